@@ -1,0 +1,91 @@
+//! The command line.
+
+use crate::config::{Config, Overrides};
+use crate::exit::{self, Ended};
+use crate::{bins, demo, produce, run, topics, trace};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Event-driven stream processors on Kafka for a shop's order flow.
+///
+/// Settings come from defaults, then a file, then WAYBILL_* variables, then flags; the later wins.
+/// The standard OTEL_* variables configure telemetry.
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Settings {
+    /// Settings file (TOML); ./waybill.toml is read if it is there
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    config: Option<PathBuf>,
+    /// Kafka bootstrap servers [default: 127.0.0.1:9092]
+    #[arg(long, global = true, value_name = "HOST:PORT,…", help_heading = "Settings")]
+    brokers: Option<String>,
+    /// postgres://… or sqlite://FILE (one process) [default: Postgres of docker-compose.yml]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
+    database: Option<String>,
+    /// Stands before every topic and group name, on a cluster that is shared
+    #[arg(long, global = true, value_name = "TEXT", help_heading = "Settings")]
+    prefix: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See it work, with nothing installed: an embedded broker, SQLite, all stages, a journey at the end
+    Demo(demo::Args),
+    /// Run stages, each a member of its consumer group, until SIGTERM or Ctrl-C
+    Run(run::Args),
+    /// Send test events
+    #[command(subcommand)]
+    Produce(Produce),
+    /// Show an order's journey over all its traces
+    Trace(trace::Args),
+    /// Create and inspect the topics that topics.yaml declares
+    #[command(subcommand)]
+    Topics(topics::Command),
+    /// Fill and inspect the warehouse's bins
+    #[command(subcommand)]
+    Bins(bins::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Produce {
+    /// Orders, as the checkout publishes them: each with its span and the first stamp of its waybill
+    Orders(produce::Args),
+}
+
+/// A stage that can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum StageName {
+    /// orders.new → orders.picked, orders.short
+    Pick,
+    /// orders.picked → orders.packed
+    Pack,
+    /// orders.packed → orders.shipped
+    Ship,
+    /// Every stage in one process
+    All,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Ended> {
+        let Settings { config, brokers, database, prefix } = self.settings;
+        let overrides = Overrides { brokers, database, prefix };
+        let config = || Config::load(config.as_deref(), &overrides);
+        match self.command {
+            Command::Demo(args) => demo::demo(&args),
+            Command::Run(args) => run::run(&config()?, &args),
+            Command::Produce(Produce::Orders(args)) => produce::produce(&config()?, &args),
+            Command::Trace(args) => trace::trace(&config()?, &args),
+            Command::Topics(command) => topics::topics(&config()?, &command),
+            Command::Bins(command) => bins::bins(&config()?, &command),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Settings: defaults, then a TOML file, then `WAYBILL_*` variables, then flags. A wrong value ends the start and
+//! names its key.
+
+use anyhow::Context;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Value};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use waybill_spine::{KafkaConfig, Policy};
+use waybill_telemetry::TelemetryConfig;
+use waybill_topics::{Catalogue, Retention};
+
+/// All settings. A key `a.b` is `WAYBILL_A_B` in the environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// librdkafka's properties, by their own names.
+    kafka: Dict,
+    /// Names on the cluster.
+    topics: Topics,
+    /// Where decisions are kept.
+    pub database: Database,
+    /// What telemetry says of the deployment.
+    telemetry: Telemetry,
+    /// Liveness and readiness.
+    pub health: Health,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topics {
+    prefix: String,
+}
+
+/// Where decisions are kept, and how long.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://…` or `sqlite://FILE`.
+    pub url: String,
+    /// For example `400d`.
+    retention: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Telemetry {
+    environment: String,
+    baggage: Vec<String>,
+}
+
+/// Where `/livez` and `/readyz` are served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Port 0 takes a free one; the log says which.
+    pub listen: SocketAddr,
+}
+
+/// What the command line says.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// `kafka.bootstrap.servers`.
+    pub brokers: Option<String>,
+    /// `database.url`.
+    pub database: Option<String>,
+    /// `topics.prefix`.
+    pub prefix: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let servers = Dict::from([("servers".to_owned(), Value::from("127.0.0.1:9092"))]);
+        Config {
+            kafka: Dict::from([("bootstrap".to_owned(), Value::from(servers))]),
+            topics: Topics { prefix: String::new() },
+            database: Database {
+                url: "postgres://waybill:waybill@127.0.0.1:5432/waybill".to_owned(),
+                retention: "400d".to_owned(),
+            },
+            telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new() },
+            health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
+        }
+    }
+}
+
+impl Config {
+    /// Reads all sources.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, or a value that means nothing.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Self> {
+        if let Some(file) = file {
+            anyhow::ensure!(file.exists(), "settings file {} does not exist", file.display());
+        }
+        let file = Toml::file_exact(file.unwrap_or(Path::new("waybill.toml")));
+        // A key holds no underscore, so each one in a variable's name is a dot.
+        let mut sources = Figment::from(Serialized::defaults(Config::default()))
+            .merge(file)
+            .merge(Env::prefixed("WAYBILL_").filter(|key| !key.starts_with("TEST_")).split("_"));
+        let flags = [
+            ("kafka.bootstrap.servers", &overrides.brokers),
+            ("database.url", &overrides.database),
+            ("topics.prefix", &overrides.prefix),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                sources = sources.merge(Serialized::default(key, value));
+            }
+        }
+        let config: Config = sources.extract().context("the settings are wrong")?;
+        config.retention()?;
+        Ok(config)
+    }
+
+    /// How to reach the cluster.
+    pub fn kafka(&self) -> KafkaConfig {
+        let mut properties = BTreeMap::new();
+        flatten("", &self.kafka, &mut properties);
+        KafkaConfig { properties, prefix: self.topics.prefix.clone() }
+    }
+
+    /// What telemetry says of `service`.
+    pub fn telemetry(&self, service: &str) -> TelemetryConfig {
+        TelemetryConfig {
+            service: format!("waybill-{service}"),
+            environment: self.telemetry.environment.clone(),
+            instance: format!("{}-{}", hostname(), std::process::id()),
+            baggage: self.telemetry.baggage.clone(),
+            export: true,
+        }
+    }
+
+    /// The bounds of a stage's work.
+    ///
+    /// # Errors
+    /// Decisions would be forgotten while a topic still holds the events they answer.
+    pub fn policy(&self, catalogue: &Catalogue) -> anyhow::Result<Policy> {
+        let retention = self.retention()?;
+        for topic in catalogue.topics() {
+            let kept = topic.retention.as_ms();
+            let outlives = kept >= 0 && retention > Duration::from_millis(kept.unsigned_abs());
+            anyhow::ensure!(
+                outlives || topic.consumers.is_empty(),
+                "database.retention is {}, but {} keeps its records for {}: what is decided must outlive the event, \
+                 or a replay would be done twice",
+                self.database.retention,
+                topic.name,
+                topic.retention,
+            );
+        }
+        Ok(Policy { retention, ..Policy::default() })
+    }
+
+    fn retention(&self) -> anyhow::Result<Duration> {
+        let parsed: Retention = self.database.retention.parse().context("database.retention")?;
+        let ms = parsed.as_ms();
+        Ok(if ms < 0 { Duration::from_secs(u64::from(u32::MAX)) } else { Duration::from_millis(ms.unsigned_abs()) })
+    }
+}
+
+fn flatten(prefix: &str, dict: &Dict, into: &mut BTreeMap<String, String>) {
+    for (key, value) in dict {
+        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Dict(_, dict) => flatten(&key, dict, into),
+            Value::String(_, text) => drop(into.insert(key, text.clone())),
+            Value::Bool(_, flag) => drop(into.insert(key, flag.to_string())),
+            Value::Num(_, number) => {
+                let text =
+                    number.to_i128().map_or_else(|| number.to_f64().unwrap_or_default().to_string(), |i| i.to_string());
+                into.insert(key, text);
+            }
+            Value::Char(_, c) => drop(into.insert(key, c.to_string())),
+            Value::Empty(..) | Value::Array(..) => {}
+        }
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "local".to_owned(), |h| h.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("waybill.toml", "[kafka]\nbootstrap.servers = 'file:1'\nsession.timeout.ms = 9000")?;
+            jail.set_env("WAYBILL_KAFKA_BOOTSTRAP_SERVERS", "env:1");
+            let config = Config::load(None, &Overrides::default()).unwrap();
+            assert_eq!(config.kafka().properties["bootstrap.servers"], "env:1");
+            assert_eq!(config.kafka().properties["session.timeout.ms"], "9000");
+            let flags = Overrides { brokers: Some("flag:1".into()), ..Overrides::default() };
+            let config = Config::load(None, &flags).unwrap();
+            assert_eq!(config.kafka().properties["bootstrap.servers"], "flag:1");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_wrong_value_are_named() {
+        figment::Jail::expect_with(|jail| {
+            for (content, named) in [
+                ("[database]\nurll = 'x'", "urll"),
+                ("[health]\nlisten = 'nowhere'", "health.listen"),
+                ("[database]\nretention = 'long'", "database.retention"),
+            ] {
+                jail.create_file("waybill.toml", content)?;
+                let error = Config::load(None, &Overrides::default()).unwrap_err();
+                assert!(format!("{error:#}").contains(named), "{error:#}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn decisions_outlive_the_topics() {
+        let mut config = Config::default();
+        let catalogue = Catalogue::built_in().unwrap();
+        config.policy(&catalogue).unwrap();
+        config.database.retention = "30d".to_owned();
+        assert!(config.policy(&catalogue).unwrap_err().to_string().contains("orders.new"));
+    }
+}

@@ -1,0 +1,102 @@
+//! An order's journey, read from the topics: the published spans of all its stages, over all its traces.
+
+use crate::kafka;
+use serde::Serialize;
+use waybill_spine::{KafkaConfig, Record, headers};
+use waybill_telemetry::{Carrier, SpanRecord};
+
+/// The topics that tell of an order, in the order of its journey.
+const TOPICS: [&str; 8] = [
+    "orders.new",
+    "orders.picked",
+    "orders.short",
+    "orders.packed",
+    "orders.shipped",
+    "dead.pick",
+    "dead.pack",
+    "dead.ship",
+];
+
+/// What the topics know of an order.
+#[derive(Debug, Default, Serialize)]
+pub struct Journey {
+    /// The order.
+    pub order_id: String,
+    /// Its stage spans, by time; each with its children and links.
+    pub spans: Vec<SpanRecord>,
+    /// Its events, in the order of the journey.
+    pub events: Vec<Told>,
+    /// What a stage would not accept.
+    pub dead: Vec<Dead>,
+}
+
+/// An event of the journey.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// The event, as it stands on the topic.
+    pub event: serde_json::Value,
+}
+
+/// A dead letter of the journey.
+#[derive(Debug, Serialize)]
+pub struct Dead {
+    /// Which stage would not accept it.
+    pub stage: String,
+    /// Code of the reason.
+    pub reason: String,
+    /// The reason in words.
+    pub message: String,
+}
+
+impl Journey {
+    /// Reads the journey of `order_id`.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn read(kafka: &KafkaConfig, order_id: &str) -> anyhow::Result<Self> {
+        let mut records = Vec::new();
+        kafka::scan(kafka, &TOPICS, |key| key == Some(order_id.as_bytes()), |record| records.push(record))?;
+        records.sort_by_key(|r| (TOPICS.iter().position(|t| **t == *r.topic), r.partition, r.offset));
+        let mut journey = Journey { order_id: order_id.to_owned(), ..Journey::default() };
+        records.iter().for_each(|record| journey.add(record));
+        journey.spans.sort_by_key(|span| span.start);
+        Ok(journey)
+    }
+
+    /// A record may stand twice, and two events of a stage share its span: the first counts.
+    fn add(&mut self, record: &Record) {
+        let header = |name| record.header(name).unwrap_or_default();
+        let dead = record.topic.starts_with("dead.");
+        let copy = header(if dead { "dead_span" } else { headers::SPAN });
+        if let Ok(span) = serde_json::from_str::<SpanRecord>(copy)
+            && !self.spans.iter().any(|s| (s.trace_id, s.span_id) == (span.trace_id, span.span_id))
+        {
+            self.spans.push(span);
+        }
+        if dead {
+            self.dead.push(Dead {
+                stage: header("dead_stage").to_owned(),
+                reason: header("dead_reason").to_owned(),
+                message: header("dead_message").to_owned(),
+            });
+        } else if !self.events.iter().any(|told| told.topic == *record.topic) {
+            self.events.push(Told {
+                topic: record.topic.to_string(),
+                partition: record.partition,
+                offset: record.offset,
+                event: record.payload.as_deref().and_then(|p| serde_json::from_slice(p).ok()).unwrap_or_default(),
+            });
+        }
+    }
+
+    /// The payload of the event on `topic`.
+    pub fn event(&self, topic: &str) -> Option<&serde_json::Value> {
+        self.events.iter().find(|told| told.topic == topic).map(|told| &told.event)
+    }
+}

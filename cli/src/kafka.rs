@@ -1,0 +1,92 @@
+//! Reading topics without a group, for commands that look.
+
+use anyhow::Context;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+use waybill_spine::{Header, KafkaConfig, Record};
+
+/// How long a cluster may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The topics among `names` that the cluster does not have.
+pub fn missing(kafka: &KafkaConfig, names: &[&str]) -> anyhow::Result<Vec<String>> {
+    let consumer = reader(kafka)?;
+    let metadata = consumer.fetch_metadata(None, ANSWER).with_context(|| unreachable(kafka))?;
+    let there = |name: &String| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
+    Ok(names.iter().map(|n| format!("{}{n}", kafka.prefix)).filter(|n| !there(n)).collect())
+}
+
+/// Hands every record that stands on `topics` now and passes `wanted` (by its key) to `take`.
+pub fn scan(
+    kafka: &KafkaConfig,
+    topics: &[&str],
+    wanted: impl Fn(Option<&[u8]>) -> bool,
+    mut take: impl FnMut(Record),
+) -> anyhow::Result<()> {
+    let consumer = reader(kafka)?;
+    let metadata = consumer.fetch_metadata(None, ANSWER).with_context(|| unreachable(kafka))?;
+    let mut assignment = TopicPartitionList::new();
+    let mut left = 0;
+    let mut ends = std::collections::HashMap::new();
+    for name in topics {
+        let name = format!("{}{name}", kafka.prefix);
+        let Some(topic) = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none()) else { continue };
+        for partition in topic.partitions().iter().map(|p| p.id()) {
+            let (low, high) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
+            if high > low {
+                assignment.add_partition_offset(&name, partition, Offset::Offset(low))?;
+                ends.insert((name.clone(), partition), high);
+                left += 1;
+            }
+        }
+    }
+    consumer.assign(&assignment)?;
+    let mut last = Instant::now();
+    while left > 0 {
+        anyhow::ensure!(last.elapsed() < ANSWER * 3, "the brokers stopped answering: {}", unreachable(kafka));
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message?;
+        last = Instant::now();
+        if wanted(message.key()) {
+            take(detach(&message, &kafka.prefix));
+        }
+        let end = ends.get(&(message.topic().to_owned(), message.partition())).copied().unwrap_or(0);
+        if message.offset() + 1 == end {
+            left -= 1;
+        }
+    }
+    Ok(())
+}
+
+fn reader(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
+    let mut config = kafka.admin();
+    // A reader without a group; librdkafka wants a name all the same and commits nothing.
+    config.set("group.id", format!("{}waybill.reader", kafka.prefix));
+    config.set("enable.auto.commit", "false").set("check.crcs", "true").set("fetch.wait.max.ms", "50");
+    config.create().context("kafka.*: librdkafka refuses the settings")
+}
+
+/// What to do when no broker answers.
+pub fn unreachable(kafka: &KafkaConfig) -> String {
+    let servers = kafka.properties.get("bootstrap.servers").map_or("", String::as_str);
+    format!(
+        "no Kafka broker answers at {servers} (start one with `docker compose up -d kafka`, or name yours with --brokers)"
+    )
+}
+
+fn detach(message: &BorrowedMessage<'_>, prefix: &str) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        topic: message.topic().strip_prefix(prefix).unwrap_or(message.topic()).into(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers: headers
+            .map(|h| Header { name: h.key.to_owned().into(), value: h.value.map(<[u8]>::to_vec) })
+            .collect(),
+    }
+}

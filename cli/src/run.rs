@@ -1,0 +1,222 @@
+//! `waybill run`: stages, each on a thread of its own with a connection of its own.
+
+use crate::args::StageName;
+use crate::config::Config;
+use crate::exit::Ended;
+use crate::kafka;
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_spine::{
+    Event, Health, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
+};
+use waybill_store::{Store, StoreError};
+use waybill_telemetry::{Telemetry, TelemetryConfig};
+use waybill_topics::Catalogue;
+
+/// How long a start waits for the database.
+const START: Duration = Duration::from_secs(60);
+/// How long a stop waits for the stages: longer than their own last batch.
+const STOP: Duration = Duration::from_secs(15);
+
+/// Which stages.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Stages to run in this process
+    #[arg(required = true, value_enum)]
+    stages: Vec<StageName>,
+}
+
+/// Runs the command.
+pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
+    let stages = chosen(&args.stages);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let shutdown = Shutdown::default();
+    runtime.spawn(stop_on_signal(shutdown.clone()));
+    let result = runtime.block_on(async {
+        let policy = config.policy(&Catalogue::built_in()?)?;
+        let kafka = config.kafka();
+        let store = open_store(config, &shutdown).await?;
+        let listener = TcpListener::bind(config.health.listen).await.context("health.listen")?;
+        let address = listener.local_addr()?;
+        let health = Health::default();
+        tokio::spawn(health.clone().serve(listener));
+        let mut running = Running::new(kafka, store, health, shutdown, policy);
+        running.check_topics(&stages)?;
+        for stage in &stages {
+            running.start_named(*stage, config.telemetry(name(*stage)))?;
+        }
+        tracing::info!(stages = %names(&stages), health = %address, "running");
+        tokio::task::spawn_blocking(move || running.wait()).await?
+    });
+    runtime.shutdown_background();
+    result
+}
+
+fn chosen(stages: &[StageName]) -> BTreeSet<StageName> {
+    if stages.contains(&StageName::All) {
+        return [StageName::Pick, StageName::Pack, StageName::Ship].into();
+    }
+    stages.iter().copied().collect()
+}
+
+fn name(stage: StageName) -> &'static str {
+    match stage {
+        StageName::Pick => Pick::NAME,
+        StageName::Pack => Pack::NAME,
+        StageName::Ship => Ship::NAME,
+        StageName::All => "all",
+    }
+}
+
+fn names(stages: &BTreeSet<StageName>) -> String {
+    stages.iter().map(|s| name(*s)).collect::<Vec<_>>().join(", ")
+}
+
+async fn stop_on_signal(shutdown: Shutdown) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tracing::info!("stopping: what is in hand is finished first");
+    shutdown.request();
+}
+
+async fn open_store(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Store> {
+    let mut store = Store::open(&config.database.url).await?;
+    let begun = Instant::now();
+    loop {
+        match store.migrate().await {
+            Ok(()) => return Ok(store),
+            Err(error @ StoreError::Away(_)) if begun.elapsed() < START && !shutdown.requested() => {
+                eprintln!("waiting for the database: {:#}", anyhow::Error::from(error));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => {
+                return Err(error)
+                    .context("start a database with `docker compose up -d postgres`, or name yours with --database");
+            }
+        }
+    }
+}
+
+/// The stages of a process.
+pub struct Running {
+    kafka: KafkaConfig,
+    store: Store,
+    health: Health,
+    shutdown: Shutdown,
+    policy: Policy,
+    telemetry: Vec<(&'static str, Telemetry)>,
+    ended: Sender<(&'static str, anyhow::Result<()>)>,
+    endings: Receiver<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Running {
+    /// Nothing runs yet.
+    pub fn new(kafka: KafkaConfig, store: Store, health: Health, shutdown: Shutdown, policy: Policy) -> Self {
+        let (ended, endings) = channel();
+        Running { kafka, store, health, shutdown, policy, telemetry: Vec::new(), ended, endings }
+    }
+
+    /// A stage without its topics would wait for ever, so it does not start.
+    fn check_topics(&self, stages: &BTreeSet<StageName>) -> anyhow::Result<()> {
+        let catalogue = Catalogue::built_in()?;
+        let topics: Vec<&str> = stages
+            .iter()
+            .flat_map(|s| catalogue.owned_by(name(*s)).chain(catalogue.consumed_by(name(*s))))
+            .map(|topic| topic.name.as_str())
+            .collect();
+        let missing = kafka::missing(&self.kafka, &topics)?;
+        anyhow::ensure!(missing.is_empty(), "topics are missing ({}): run `waybill topics apply`", missing.join(", "));
+        Ok(())
+    }
+
+    fn start_named(&mut self, stage: StageName, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+        match stage {
+            StageName::Pick => self.start(Pick, telemetry),
+            StageName::Pack => self.start(Pack, telemetry),
+            StageName::Ship => self.start(Ship, telemetry),
+            StageName::All => Ok(()),
+        }
+    }
+
+    /// Starts a stage on a thread of its own.
+    pub fn start<S: Stage>(&mut self, stage: S, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+        let telemetry = Telemetry::start(&telemetry)?;
+        if self.telemetry.is_empty() {
+            telemetry.bridge();
+        }
+        let source = KafkaSource::join(&self.kafka, S::NAME, &[S::Event::TOPIC])?;
+        let sink = KafkaSink::connect(&self.kafka, S::NAME)?;
+        let runner = Runner::new(
+            stage,
+            &self.kafka.prefix,
+            (source, sink),
+            self.store.another(),
+            &telemetry,
+            self.health.pulse(S::NAME),
+            self.shutdown.clone(),
+            self.policy,
+            system_clock,
+        );
+        let (ended, shutdown) = (self.ended.clone(), self.shutdown.clone());
+        std::thread::Builder::new().name(S::NAME.to_owned()).spawn(move || {
+            // A runtime of its own: the loop's thread also drives its connection, so no wake-up crosses threads.
+            let result = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(anyhow::Error::from)
+                .and_then(|runtime| runtime.block_on(runner.run()).map_err(anyhow::Error::from));
+            // One stage's end is the end of the process: a supervisor starts it whole again.
+            shutdown.request();
+            ended.send((S::NAME, result)).ok();
+        })?;
+        self.telemetry.push((S::NAME, telemetry));
+        Ok(())
+    }
+
+    /// Waits for the stages to end, then for their telemetry; both for so long and no longer.
+    pub fn wait(self) -> anyhow::Result<Ended> {
+        let mut result = Ok(Ended::Done);
+        let mut deadline = None;
+        let mut left = self.telemetry.len();
+        while left > 0 {
+            match self.endings.recv_timeout(Duration::from_millis(200)) {
+                Ok((stage, ended)) => {
+                    left -= 1;
+                    if let Err(error) = ended {
+                        result = Err(error.context(format!("{stage} ended")));
+                    }
+                }
+                Err(_) if !self.shutdown.requested() => {}
+                Err(_) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + STOP);
+                    if Instant::now() > deadline {
+                        tracing::warn!("a stage did not end in time; its last records come again");
+                        break;
+                    }
+                }
+            }
+        }
+        let closing: Vec<_> = self
+            .telemetry
+            .into_iter()
+            .map(|(stage, telemetry)| std::thread::spawn(move || (stage, telemetry.close())))
+            .collect();
+        for closed in closing {
+            if let Ok((stage, dropped)) = closed.join()
+                && dropped.queue_full + dropped.export_failed > 0
+            {
+                let (queue_full, export_failed) = (dropped.queue_full, dropped.export_failed);
+                tracing::warn!(stage, queue_full, export_failed, "spans dropped");
+            }
+        }
+        result
+    }
+}

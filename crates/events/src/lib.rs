@@ -1,0 +1,10 @@
+//! The events of the order flow, as they stand on their topics. `schemas/` describes the same in JSON Schema.
+
+mod orders;
+mod rules;
+
+pub use orders::{
+    BinTake, Cost, Line, OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, Parcel, ParcelItem,
+    PickedLine, Service, ShippedParcel, ShortLine,
+};
+pub use rules::{MAX_LINES, MAX_QUANTITY, MAX_UNITS, is_id};

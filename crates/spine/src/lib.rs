@@ -1,0 +1,26 @@
+//! The spine: takes records from Kafka, lets a stage decide, keeps the decision, publishes the answer.
+//!
+//! It knows no domain. A [`Stage`] is one pure decision; everything else happens here, once for all
+//! stages. The loop is in [`run`], and so are the sentences that always hold.
+
+mod batch;
+mod broker;
+mod envelope;
+mod health;
+mod kafka;
+pub mod memory;
+mod metrics;
+mod record;
+mod run;
+mod shutdown;
+mod span;
+mod stage;
+
+pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
+pub use envelope::{Outbound, event_id, headers};
+pub use health::{Health, Pulse};
+pub use kafka::{KafkaConfig, KafkaSink, KafkaSource};
+pub use record::{Header, Message, Record};
+pub use run::{Clock, Policy, Runner, StageError, system_clock};
+pub use shutdown::Shutdown;
+pub use stage::{Child, Decision, Details, Emit, Event, Outcome, Refusal, Shared, Stage};

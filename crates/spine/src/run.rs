@@ -1,0 +1,385 @@
+//! The loop that runs every stage, one batch at a time:
+//!
+//! poll → decode → load the keys' rows → decide → one transaction → publish, await the reports → offsets.
+//!
+//! What always holds, and why:
+//! - *An accepted event is never lost.* Offsets move last ([`Source::done`]), after the transaction and the
+//!   reports. Whatever ends the process before, the records come again.
+//! - *An effect happens once.* Rows are written on condition (`waybill_store`); a record that comes again finds its
+//!   row, and the stage repeats the answer kept there.
+//! - *Events of a key are handled in order.* One batch is in hand at a time, decided in order; what waits is parked
+//!   in the database, and later records of its key behind it.
+//! - *A record that cannot be accepted goes to `dead.<stage>`*, and the loop goes on. Where it shows only in the
+//!   transaction, the batch is tried record by record, so that one bad record costs no other.
+//! - *The platform's faults lose nothing.* While the database or the broker is away, the loop stays a member of its
+//!   group, takes no records, and tries again.
+//! - *Telemetry never holds up a record.* Spans are handed over after the reports, to a queue that never waits.
+
+use crate::batch::{Attempt, Desk, Item, Plan};
+use crate::broker::{BrokerError, Limits, Sink, Source};
+use crate::health::Pulse;
+use crate::metrics::Metrics;
+use crate::record::{Message, Record};
+use crate::shutdown::Shutdown;
+use crate::span::Spans;
+use crate::stage::{Event, Refusal, Stage};
+use jiff::Timestamp;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use waybill_store::{Store, StoreError};
+use waybill_telemetry::{SpanExport, Telemetry};
+
+/// Longest wait for a first record; also how soon a stop is seen.
+const POLL: Duration = Duration::from_millis(100);
+/// How often parked records are looked for.
+const TIMER: Duration = Duration::from_millis(250);
+/// How long parked records are leased: longer than any batch takes.
+const LEASE: Duration = Duration::from_secs(30);
+/// Keys with parked records that are taken at a time.
+const DUE_KEYS: i64 = 100;
+/// How often old decisions are looked for, and how many are deleted at a time.
+const PRUNE: (Duration, i64) = (Duration::from_secs(600), 10_000);
+/// First and longest wait while the platform is away.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a stop waits for what is in hand; what is not finished by then comes again.
+const LAST_BATCH: Duration = Duration::from_secs(5);
+
+/// Where the time of spans comes from.
+pub type Clock = fn() -> Timestamp;
+
+/// The wall clock: for spans only, never for a decision.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place where a stage's process reads the wall clock")]
+pub fn system_clock() -> Timestamp {
+    Timestamp::now()
+}
+
+/// The bounds of a stage's work.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Bounds of one batch.
+    pub batch: Limits,
+    /// Most bytes of one event's payload.
+    pub largest_answer: usize,
+    /// How long decisions are kept: longer than any topic keeps the event that may be repeated.
+    pub retention: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            batch: Limits { records: 500, bytes: 4 << 20 },
+            largest_answer: 512 << 10,
+            retention: Duration::from_secs(400 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Why a loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The broker's client cannot go on.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The database can never be used as it is configured.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// A stage with all it needs to run.
+pub struct Runner<S: Stage, I, O> {
+    desk: Desk<S>,
+    source: I,
+    sink: O,
+    store: Store,
+    metrics: Metrics,
+    export: SpanExport,
+    baggage: Arc<[String]>,
+    pulse: Pulse,
+    shutdown: Shutdown,
+    next_timer: Instant,
+    next_prune: Instant,
+}
+
+impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
+    /// Puts a stage together. `prefix` stands before every topic and group name of the deployment.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a running stage, put together once")]
+    pub fn new(
+        stage: S,
+        prefix: &str,
+        (source, sink): (I, O),
+        store: Store,
+        telemetry: &Telemetry,
+        pulse: Pulse,
+        shutdown: Shutdown,
+        policy: Policy,
+        clock: Clock,
+    ) -> Self {
+        let group = format!("{prefix}waybill.{}", S::NAME);
+        let topic = format!("{prefix}{}", S::Event::TOPIC);
+        let scope = format!("waybill.{}", S::FLOW);
+        let meter = telemetry.meter("waybill.spine");
+        Metrics::watch_lag(&meter, S::NAME, source.lags());
+        let now = Instant::now();
+        Runner {
+            metrics: Metrics::new(&meter, S::NAME, S::FLOW, topic, &group),
+            desk: Desk {
+                stage,
+                spans: Spans {
+                    export: telemetry.spans().clone(),
+                    group: group.into(),
+                    prefix: prefix.into(),
+                    scope: scope.into(),
+                },
+                policy,
+                clock,
+            },
+            source,
+            sink,
+            store,
+            export: telemetry.spans().clone(),
+            baggage: telemetry.baggage().into(),
+            pulse,
+            shutdown,
+            next_timer: now,
+            next_prune: now + PRUNE.0,
+        }
+    }
+
+    /// Runs until a stop is requested, then leaves the group. Blocks its thread: give it one of its own.
+    ///
+    /// # Errors
+    /// Only what another try cannot mend.
+    pub async fn run(mut self) -> Result<(), StageError> {
+        let mut records = Vec::new();
+        while !self.shutdown.requested() {
+            self.pulse.beat(self.source.assigned());
+            self.source.poll(self.desk.policy.batch, POLL, &mut records)?;
+            if !records.is_empty() {
+                let items = records.drain(..).map(|r| Item::received(r, &self.baggage)).collect();
+                self.work(items).await?;
+            }
+            self.timers().await?;
+        }
+        self.source.close();
+        Ok(())
+    }
+
+    /// Parked records whose time has come, and decisions whose time is over.
+    async fn timers(&mut self) -> Result<(), StageError> {
+        let now = Instant::now();
+        if now >= self.next_timer {
+            self.next_timer = now + TIMER;
+            match self.store.due(S::NAME, DUE_KEYS, LEASE).await {
+                Ok(due) if due.is_empty() => {}
+                Ok(due) => {
+                    self.metrics.retried(due.len());
+                    let items = due.into_iter().filter_map(|parked| {
+                        let id = parked.id;
+                        Item::unparked(parked, &self.baggage)
+                            .inspect_err(|e| tracing::error!(id, error = %e, "a parked record cannot be read"))
+                            .ok()
+                    });
+                    let items = items.collect();
+                    self.work(items).await?;
+                }
+                Err(error) => self.pause("parked records", error).await?,
+            }
+        }
+        if now >= self.next_prune {
+            self.next_prune = now + PRUNE.0;
+            match self.store.prune(S::TABLE, self.desk.policy.retention, PRUNE.1).await {
+                Ok(0) => {}
+                Ok(deleted) => tracing::info!(stage = S::NAME, deleted, "decisions past their retention are deleted"),
+                Err(error) => self.pause("old decisions", error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One failed try of something that the next turn of the loop tries again.
+    async fn pause(&mut self, what: &str, error: StoreError) -> Result<(), StageError> {
+        tracing::warn!(stage = S::NAME, error = %chain(&error), "{what}: the database is away");
+        self.source.idle(BACK_OFF.0)?;
+        Ok(())
+    }
+
+    /// Carries one batch through; it ends early only where a stop is requested while the platform is away.
+    async fn work(&mut self, items: Vec<Item<S::Event>>) -> Result<(), StageError> {
+        let taken = Instant::now();
+        let malformed = items
+            .iter()
+            .map(|i| i.incoming.malformed + i.work.as_ref().map_or(0, |a| a.event.waybill().malformed))
+            .sum();
+        self.metrics.took(items.len(), malformed);
+        match self.decide(&items).await? {
+            Decided::Plan(plan) => self.finish(&items, plan, taken).await,
+            Decided::Refused(_) if items.len() > 1 => {
+                for item in items {
+                    let alone = [item];
+                    match self.decide(&alone).await? {
+                        Decided::Plan(plan) => self.finish(&alone, plan, taken).await?,
+                        Decided::Refused(refusal) => {
+                            let plan = self.desk.refuse(&alone[0], refusal);
+                            self.finish(&alone, plan, taken).await?;
+                        }
+                        Decided::Stopped => return Ok(()),
+                    }
+                }
+                Ok(())
+            }
+            Decided::Refused(refusal) => {
+                let plan = self.desk.refuse(&items[0], refusal);
+                self.finish(&items, plan, taken).await
+            }
+            Decided::Stopped => Ok(()),
+        }
+    }
+
+    /// Decides and keeps, as often as it takes.
+    async fn decide(&mut self, items: &[Item<S::Event>]) -> Result<Decided, StageError> {
+        let mut outage: Option<Outage> = None;
+        loop {
+            match self.desk.attempt(&mut self.store, items).await {
+                Ok(plan) => {
+                    outage.map(|o| o.over(&self.pulse));
+                    return Ok(Decided::Plan(plan));
+                }
+                Err(Attempt::Refused(refusal)) => return Ok(Decided::Refused(refusal)),
+                // Somebody else wrote one of the keys, or the database broke a deadlock: read again, decide again.
+                Err(Attempt::Store(StoreError::Conflict)) => {}
+                Err(Attempt::Store(error @ (StoreError::Url | StoreError::InUse | StoreError::Migrate(_)))) => {
+                    return Err(StageError::Store(error));
+                }
+                Err(Attempt::Store(error)) => {
+                    let outage = outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, &chain(&error)));
+                    if !outage.wait(&mut self.source, &self.pulse, &self.shutdown)? {
+                        return Ok(Decided::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes, awaits the reports, and only then moves on.
+    async fn finish(&mut self, items: &[Item<S::Event>], plan: Plan, taken: Instant) -> Result<(), StageError> {
+        if !self.publish(&plan.messages)? {
+            return Ok(());
+        }
+        if !plan.unpark.is_empty()
+            && let Err(error) = self.store.unpark(S::NAME, &plan.unpark).await
+        {
+            // The lease runs out, the record comes again, and its answer is repeated.
+            self.pause("answered records stay parked", error).await?;
+        }
+        self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
+        plan.spans.into_iter().for_each(|span| self.export.finish(span));
+        self.metrics.ended(&plan.fates, taken.elapsed());
+        Ok(())
+    }
+
+    /// Yields whether every message is acknowledged; if not, a stop was requested.
+    fn publish(&mut self, messages: &[Message]) -> Result<bool, StageError> {
+        if messages.is_empty() {
+            return Ok(true);
+        }
+        let begun = Instant::now();
+        let mut left: Vec<Message> = Vec::new();
+        let mut outage: Option<Outage> = None;
+        self.sink.send(messages);
+        loop {
+            match self.sink.wait(POLL)? {
+                Some(failed) if failed.indexes.is_empty() => break,
+                Some(failed) => {
+                    let all = if left.is_empty() { messages } else { &left };
+                    left = failed.indexes.iter().filter_map(|i| all.get(*i).cloned()).collect();
+                    let outage = outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, &failed.error));
+                    if !outage.wait(&mut self.source, &self.pulse, &self.shutdown)? {
+                        return Ok(false);
+                    }
+                    self.sink.send(&left);
+                }
+                None => {
+                    if self.shutdown.requested() && begun.elapsed() > LAST_BATCH {
+                        return Ok(false);
+                    }
+                    if begun.elapsed() > Duration::from_secs(1) {
+                        let why = "the broker does not acknowledge";
+                        outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, why));
+                    }
+                    // Stay a member of the group, take nothing.
+                    self.source.idle(Duration::ZERO)?;
+                    self.pulse.beat(self.source.assigned());
+                }
+            }
+        }
+        self.metrics.published(messages, begun.elapsed());
+        outage.map(|o| o.over(&self.pulse));
+        Ok(true)
+    }
+}
+
+enum Decided {
+    Plan(Plan),
+    Refused(Refusal),
+    /// A stop was requested while the platform was away: the records come again.
+    Stopped,
+}
+
+/// A time without database or broker: one span, one line at its beginning and one at its end.
+struct Outage {
+    span: tracing::Span,
+    begun: Instant,
+    wait: Duration,
+}
+
+impl Outage {
+    fn begin(stage: &'static str, pulse: &Pulse, why: &str) -> Self {
+        pulse.away(true);
+        tracing::warn!(stage, why, "paused: nothing is lost, it goes on when the platform is back");
+        let span = tracing::info_span!("waybill.stage.paused", stage, otel.status_code = "ERROR", reason = why);
+        Outage { span, begun: Instant::now(), wait: BACK_OFF.0 }
+    }
+
+    /// Waits, longer each time; yields whether to try again.
+    fn wait<I: Source>(&mut self, source: &mut I, pulse: &Pulse, shutdown: &Shutdown) -> Result<bool, BrokerError> {
+        let until = Instant::now() + self.wait.mul_f64(rand::rng().random_range(0.5..1.0));
+        self.wait = (self.wait * 2).min(BACK_OFF.1);
+        while Instant::now() < until {
+            if shutdown.requested() && self.begun.elapsed() > LAST_BATCH {
+                return Ok(false);
+            }
+            source.idle(until.saturating_duration_since(Instant::now()).min(POLL))?;
+            pulse.beat(source.assigned());
+        }
+        Ok(true)
+    }
+
+    fn over(self, pulse: &Pulse) {
+        pulse.away(false);
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.span.in_scope(|| tracing::info!(seconds, "goes on"));
+    }
+}
+
+/// The next offset of each partition of a batch.
+fn next_offsets<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(Arc<str>, i32, i64)> {
+    let mut next: BTreeMap<(&Arc<str>, i32), i64> = BTreeMap::new();
+    for record in records {
+        let offset = next.entry((&record.topic, record.partition)).or_default();
+        *offset = (*offset).max(record.offset + 1);
+    }
+    next.into_iter().map(|((topic, partition), offset)| (topic.clone(), partition, offset)).collect()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

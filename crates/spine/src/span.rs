@@ -1,0 +1,119 @@
+//! The stage span: opened, linked and closed here, so that no stage can forget or misname one.
+
+use crate::batch::Item;
+use crate::stage::{Details, Event, Stage};
+use jiff::Timestamp;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use rand::Rng;
+use std::borrow::Cow;
+use std::sync::Arc;
+use waybill_telemetry::{Carrier, ChildSpan, SpanEvent, SpanExport, SpanKind, SpanLink, SpanRecord, Status};
+
+/// What all spans of a stage's process have in common.
+pub(crate) struct Spans {
+    pub export: SpanExport,
+    /// Consumer group.
+    pub group: Arc<str>,
+    /// The deployment's topic prefix.
+    pub prefix: Arc<str>,
+    /// `waybill.<flow>`.
+    pub scope: Arc<str>,
+}
+
+impl Spans {
+    /// A finished stage span over `start..end` for what a stage made of `item`.
+    pub(crate) fn finished<S: Stage>(
+        &self,
+        item: &Item<S::Event>,
+        (start, end): (Timestamp, Timestamp),
+        details: Details,
+        status: Status,
+    ) -> SpanRecord {
+        let mut rng = rand::rng();
+        let children = details.children.into_iter().map(|child| ChildSpan {
+            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
+            name: Cow::Borrowed(child.name),
+            start,
+            end,
+            attributes: child.attributes,
+        });
+        let mut span = SpanRecord {
+            children: children.collect(),
+            stage: Cow::Borrowed(S::NAME),
+            scope: Cow::Owned(self.scope.to_string()),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            trace_id: TraceId::from(rng.random_range(1..=u128::MAX)),
+            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
+            trace_flags: TraceFlags::default(),
+            name: Cow::Borrowed(S::SPAN),
+            kind: SpanKind::Consumer,
+            // A record that was parked has been in hand since then.
+            start: item.parked.as_ref().map_or(start, |p| p.since.min(start)),
+            end,
+            attributes: self.attributes(item),
+            events: details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)).collect(),
+            links: links(item),
+            status,
+        };
+        span.attributes.extend(details.attributes);
+        if let Some(parked) = &item.parked {
+            let attributes = vec![
+                KeyValue::new("reason", parked.why.clone()),
+                KeyValue::new("attempts", i64::from(parked.attempts)),
+            ];
+            span.events.insert(0, event("parked", span.start, attributes));
+        }
+        span.trace_flags = if self.export.samples(&span) { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        span
+    }
+
+    fn attributes<E: Event>(&self, item: &Item<E>) -> Vec<KeyValue> {
+        let record = &item.record;
+        let mut list = Vec::with_capacity(16);
+        list.push(KeyValue::new("messaging.system", "kafka"));
+        list.push(KeyValue::new("messaging.operation.name", "process"));
+        list.push(KeyValue::new("messaging.operation.type", "process"));
+        let topic = if self.prefix.is_empty() {
+            record.topic.clone()
+        } else {
+            format!("{}{}", self.prefix, record.topic).into()
+        };
+        list.push(KeyValue::new("messaging.destination.name", topic));
+        list.push(KeyValue::new("messaging.destination.partition.id", record.partition.to_string()));
+        list.push(KeyValue::new("messaging.kafka.offset", record.offset));
+        list.push(KeyValue::new("messaging.consumer.group.name", self.group.clone()));
+        // A key or id that was not accepted is data from who knows where: it stays out of telemetry.
+        if let Ok(accepted) = &item.work {
+            list.push(KeyValue::new("messaging.kafka.message.key", accepted.event.key().to_owned()));
+            list.push(KeyValue::new("messaging.message.id", accepted.id.clone()));
+        }
+        list
+    }
+}
+
+fn event(name: &'static str, time: Timestamp, attributes: Vec<KeyValue>) -> SpanEvent {
+    SpanEvent { name: Cow::Borrowed(name), time, attributes }
+}
+
+/// Links to every stamp on the waybill, and to the producing span where that is another span.
+fn links<E: Event>(item: &Item<E>) -> Vec<SpanLink> {
+    let mut links: Vec<SpanLink> = match &item.work {
+        Ok(accepted) => accepted.event.waybill().links().collect(),
+        Err(_) => Vec::new(),
+    };
+    if let Some(producer) = &item.incoming.producer
+        && !links.iter().any(|l| l.span_id == producer.span_id() && l.trace_id == producer.trace_id())
+    {
+        let source = item.record.header(crate::headers::SOURCE).unwrap_or_default();
+        let stage = source.rsplit('/').next().filter(|s| !s.is_empty() && s.len() <= 64).unwrap_or("unknown");
+        links.push(SpanLink::new(
+            producer.trace_id(),
+            producer.span_id(),
+            producer.trace_flags(),
+            "consumed",
+            stage.to_owned().into(),
+        ));
+    }
+    links
+}

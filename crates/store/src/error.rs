@@ -1,0 +1,54 @@
+//! What can go wrong with the database, by what the caller does about it.
+
+use sqlx::error::ErrorKind;
+
+/// An error of the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names no database that is built in.
+    #[error("the database URL must begin with postgres:// or sqlite://")]
+    Url,
+    /// The SQLite file belongs to another process.
+    #[error("the SQLite database is in use by another process: end that one, or use Postgres for several processes")]
+    InUse,
+    /// The tables could not be brought up to date.
+    #[error("cannot bring the database's tables up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// Somebody else was first: read again and decide again.
+    #[error("another process has written the same key")]
+    Conflict,
+    /// The database refuses the data: the record's fault, not the platform's.
+    #[error("the database refuses the data")]
+    Refused(#[source] sqlx::Error),
+    /// The database is away or out of order: wait and try again.
+    #[error("the database does not answer")]
+    Away(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+                    StoreError::Refused(error)
+                }
+                _ => StoreError::Away(error),
+            };
+        };
+        // Postgres: class 22 data exception, 23 integrity constraint, 40 transaction rollback.
+        match database.code().as_deref() {
+            Some(code) if code.len() == 5 && code.starts_with("40") => return StoreError::Conflict,
+            Some(code) if code.len() == 5 && code.starts_with("22") => return StoreError::Refused(error),
+            // SQLite: 5 busy (and its extended forms), held by another process.
+            Some("5" | "261" | "517" | "773") => return StoreError::InUse,
+            _ => {}
+        }
+        match database.kind() {
+            ErrorKind::UniqueViolation
+            | ErrorKind::ForeignKeyViolation
+            | ErrorKind::NotNullViolation
+            | ErrorKind::CheckViolation => StoreError::Refused(error),
+            _ => StoreError::Away(error),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Postgres: any number of processes, `UNNEST` batches, the database's clock.
+
+use crate::{Decided, Known, Park, Parked, StoreError, Table};
+use sqlx::postgres::{PgConnectOptions, types::PgInterval};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, PgConnection, Row};
+use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+
+/// One connection, made again whenever it was lost.
+#[derive(Debug)]
+pub struct Postgres {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+/// A transaction that holds the store's connection.
+#[derive(Debug)]
+pub struct PgTx<'a> {
+    home: &'a mut Option<PgConnection>,
+    connection: PgConnection,
+}
+
+impl Postgres {
+    pub(crate) fn new(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("waybill")
+            // Plans follow the tables' real sizes: a plan kept from an empty table would scan a full one.
+            .options([("plan_cache_mode", "force_custom_plan"), ("jit", "off"), ("statement_timeout", "30s")])
+            .disable_statement_logging();
+        Ok(Postgres { options, connection: None })
+    }
+
+    pub(crate) fn another(&self) -> Self {
+        Postgres { options: self.options.clone(), connection: None }
+    }
+
+    pub(crate) async fn migrate(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.options.connect().await?;
+        // The migrator takes an advisory lock, so processes that start together wait for one another.
+        MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate)?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn begin(&mut self) -> Result<PgTx<'_>, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        sqlx::raw_sql("begin").execute(&mut connection).await?;
+        Ok(PgTx { home: &mut self.connection, connection })
+    }
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+}
+
+impl PgTx<'_> {
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("commit").execute(&mut self.connection).await?;
+        *self.home = Some(self.connection);
+        Ok(())
+    }
+
+    pub(crate) async fn known(&mut self, Table(table): Table, stage: &str, keys: &[&str]) -> Result<Known, StoreError> {
+        let sql = format!(
+            "select key, version, state::text, answer from {table} where key = any($1)
+             union all
+             select distinct key, 0, null, null from parked where stage = $2 and key = any($1)"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(keys).bind(stage).fetch_all(&mut self.connection).await?;
+        let mut known = Known::default();
+        for row in rows {
+            match row.try_get::<Option<String>, _>(2)? {
+                None => known.parked.push(row.try_get(0)?),
+                Some(state) => known.decided.push(Decided {
+                    key: row.try_get(0)?,
+                    version: row.try_get(1)?,
+                    state,
+                    answer: row.try_get(3)?,
+                }),
+            }
+        }
+        Ok(known)
+    }
+
+    pub(crate) async fn save(&mut self, Table(table): Table, rows: &[Decided]) -> Result<u64, StoreError> {
+        let sql = format!(
+            "insert into {table} as t (key, version, state, answer)
+             select key, version, state::jsonb, answer
+             from unnest($1::text[], $2::int4[], $3::text[], $4::bytea[]) as r (key, version, state, answer)
+             on conflict (key) do update set version = excluded.version, state = excluded.state,
+                 answer = excluded.answer, decided_at = now()
+             where t.version = excluded.version - 1"
+        );
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(rows.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|r| r.version).collect::<Vec<_>>())
+            .bind(rows.iter().map(|r| r.state.as_str()).collect::<Vec<_>>())
+            .bind(rows.iter().map(|r| r.answer.as_slice()).collect::<Vec<_>>())
+            .execute(&mut self.connection)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
+        sqlx::query(
+            "insert into parked (stage, key, record, why, attempts, due_at)
+             select $1, key, record, why, 1, now() + wait
+             from unnest($2::text[], $3::bytea[], $4::text[], $5::interval[]) with ordinality
+                 as r (key, record, why, wait, nr)
+             order by nr",
+        )
+        .bind(stage)
+        .bind(rows.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.record.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.why.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| interval(r.wait)).collect::<Vec<_>>())
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn park_again(
+        &mut self,
+        stage: &str,
+        id: i64,
+        why: &str,
+        wait: Duration,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "update parked set attempts = attempts + 1, why = $3, due_at = now() + $4, leased_until = '-infinity'
+             where stage = $1 and id = $2",
+        )
+        .bind(stage)
+        .bind(id)
+        .bind(why)
+        .bind(interval(wait))
+        .execute(&mut self.connection)
+        .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn due(&mut self, stage: &str, keys: i64, lease: Duration) -> Result<Vec<Parked>, StoreError> {
+        let rows = sqlx::query(
+            "with head as (
+                 select p.key from parked p
+                 where p.stage = $1 and p.due_at <= now() and p.leased_until <= now()
+                   and not exists (select 1 from parked e where e.stage = $1 and e.key = p.key and e.id < p.id)
+                 order by p.due_at limit $2
+                 for update skip locked)
+             update parked set leased_until = now() + $3
+             where stage = $1 and key in (select key from head)
+             returning id, key, record, attempts, why, (extract(epoch from parked_at) * 1000000)::int8",
+        )
+        .bind(stage)
+        .bind(keys)
+        .bind(interval(lease))
+        .fetch_all(&mut self.connection)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let since = Duration::from_micros(row.try_get::<i64, _>(5)?.try_into().unwrap_or(0));
+                Ok(Parked {
+                    id: row.try_get(0)?,
+                    key: row.try_get(1)?,
+                    record: row.try_get(2)?,
+                    attempts: row.try_get(3)?,
+                    why: row.try_get(4)?,
+                    parked_at: UNIX_EPOCH + since,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) async fn unpark(&mut self, stage: &str, ids: &[i64]) -> Result<(), StoreError> {
+        sqlx::query("delete from parked where stage = $1 and id = any($2)")
+            .bind(stage)
+            .bind(ids)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn prune(
+        &mut self,
+        Table(table): Table,
+        retention: Duration,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let sql = format!(
+            "delete from {table} where ctid = any(array(
+                 select ctid from {table} where decided_at < now() - $1 limit $2 for update skip locked))"
+        );
+        let done =
+            sqlx::query(AssertSqlSafe(sql)).bind(interval(retention)).bind(limit).execute(&mut self.connection).await?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,407 @@
+//! The way of spans and metrics to an OTLP collector, which never holds up a stage.
+//!
+//! - Handing over a span costs a queue slot, never a wait: a full queue drops, and the drop is counted.
+//! - What an export loses is counted too; both are the metric `waybill.spans.dropped`.
+//! - Closing takes at most [`CLOSE_LIMIT`], whatever the collector does.
+
+use crate::{SCHEMA_URL, SpanRecord};
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry::{InstrumentationScope, KeyValue, trace::TracerProvider};
+use opentelemetry_otlp::{MetricExporter, SpanExporter as OtlpSpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SdkTracerProvider, ShouldSample, SpanData,
+    SpanExporter, SpanProcessor,
+};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Longest time that closing the export may take.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Spans that may wait for export; `OTEL_BSP_MAX_QUEUE_SIZE` wins.
+const QUEUE: usize = 65_536;
+/// Spans a request; `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` wins.
+const BATCH: usize = 2_048;
+/// Longest wait for a batch to fill; `OTEL_BSP_SCHEDULE_DELAY` (ms) wins.
+const DELAY: Duration = Duration::from_millis(200);
+/// Time between two exports of metrics; `OTEL_METRIC_EXPORT_INTERVAL` (ms) wins.
+const METRIC_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// A standard variable has a value that means nothing here.
+    #[error("{variable}={value} is not supported: use {supported}")]
+    Setting {
+        /// Name of the environment variable.
+        variable: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What it may be set to.
+        supported: &'static str,
+    },
+    /// The exporter refused its configuration.
+    #[error("cannot set up the OTLP exporter")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// What a program says about itself; the standard `OTEL_*` variables win.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// `service.name`.
+    pub service: String,
+    /// `deployment.environment.name`.
+    pub environment: String,
+    /// `service.instance.id`.
+    pub instance: String,
+    /// Baggage entries that records pass on.
+    pub baggage: Vec<String>,
+    /// Whether to export at all; `OTEL_SDK_DISABLED=true` switches it off too.
+    pub export: bool,
+}
+
+/// Spans that never reached the collector, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The queue was full.
+    pub queue_full: u64,
+    /// The collector refused them or did not answer.
+    pub export_failed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    queued: AtomicU64,
+    queue_full: AtomicU64,
+    export_failed: AtomicU64,
+}
+
+/// Counts what the exporter takes from the queue and what it loses.
+#[derive(Debug)]
+struct Counted {
+    exporter: OtlpSpanExporter,
+    counts: Arc<Counts>,
+}
+
+impl SpanExporter for Counted {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let size = batch.len() as u64;
+        self.counts.queued.fetch_sub(size, Relaxed);
+        let result = self.exporter.export(batch).await;
+        if result.is_err() && self.counts.export_failed.fetch_add(size, Relaxed) == 0 {
+            tracing::warn!(
+                "spans cannot be exported and are dropped; orders go on \
+                 (waybill.spans.dropped counts them; is a collector at OTEL_EXPORTER_OTLP_ENDPOINT?)"
+            );
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+/// Where finished spans go. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SpanExport {
+    processor: Option<Arc<BatchSpanProcessor>>,
+    counts: Arc<Counts>,
+    limit: u64,
+    sampler: Sampler,
+}
+
+impl SpanExport {
+    /// Hands over a stage span and its children, if its trace is sampled. Never waits.
+    pub fn finish(&self, span: SpanRecord) {
+        if self.processor.is_some() && span.trace_flags.is_sampled() {
+            span.into_otel().for_each(|data| self.on_end(data));
+        }
+    }
+
+    /// Whether a new trace is recorded, as `OTEL_TRACES_SAMPLER` says.
+    #[must_use]
+    pub fn samples(&self, span: &SpanRecord) -> bool {
+        if matches!(self.sampler, Sampler::AlwaysOn) {
+            return true;
+        }
+        let kind = opentelemetry::trace::SpanKind::Consumer;
+        let result = self.sampler.should_sample(None, span.trace_id, &span.name, &kind, &span.attributes, &[]);
+        result.decision == SamplingDecision::RecordAndSample
+    }
+
+    /// What has been dropped since the start.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        Dropped {
+            queue_full: self.counts.queue_full.load(Relaxed),
+            export_failed: self.counts.export_failed.load(Relaxed),
+        }
+    }
+}
+
+/// The bridge's provider hands its spans to the same queue.
+impl SpanProcessor for SpanExport {
+    fn on_start(&self, _span: &mut opentelemetry_sdk::trace::Span, _cx: &opentelemetry::Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        let Some(processor) = &self.processor else { return };
+        // Our own bound, at or below the processor's, so that each drop is counted when it happens.
+        if self.counts.queued.fetch_add(1, Relaxed) < self.limit {
+            processor.on_end(span);
+        } else {
+            self.counts.queued.fetch_sub(1, Relaxed);
+            self.counts.queue_full.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.processor.as_ref().map_or(Ok(()), |p| p.force_flush())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.processor.as_ref().map_or(Ok(()), |p| p.shutdown_with_timeout(timeout))
+    }
+}
+
+/// Telemetry of one service: its spans, its metrics and their way out.
+#[derive(Debug)]
+pub struct Telemetry {
+    spans: SpanExport,
+    meters: SdkMeterProvider,
+    baggage: Arc<[String]>,
+    resource: Resource,
+}
+
+impl Telemetry {
+    /// Starts exporting. Must be called inside a tokio runtime, which drives the connection.
+    ///
+    /// # Errors
+    /// A standard variable that asks for something that is not built in.
+    pub fn start(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        only_grpc()?;
+        let resource = resource(config);
+        let enabled = config.export && !matches!(variable("OTEL_SDK_DISABLED"), Some(v) if v == "true");
+        let spans = span_export(enabled, &resource)?;
+        let mut meters = SdkMeterProvider::builder().with_resource(resource.clone());
+        if enabled {
+            let exporter = MetricExporter::builder().with_tonic().build()?;
+            let mut reader = PeriodicReader::builder(exporter);
+            if variable("OTEL_METRIC_EXPORT_INTERVAL").is_none() {
+                reader = reader.with_interval(METRIC_INTERVAL);
+            }
+            meters = meters.with_reader(reader.build());
+        }
+        let telemetry = Telemetry { spans, meters: meters.build(), baggage: config.baggage.clone().into(), resource };
+        telemetry.count_drops();
+        Ok(telemetry)
+    }
+
+    fn count_drops(&self) {
+        let spans = self.spans.clone();
+        // The instrument lives as long as its provider, which holds the callback.
+        let _ = self
+            .meter("waybill.telemetry")
+            .u64_observable_counter("waybill.spans.dropped")
+            .with_unit("{span}")
+            .with_description("Spans that never reached the collector")
+            .with_callback(move |observer| {
+                let dropped = spans.dropped();
+                observer.observe(dropped.queue_full, &[KeyValue::new("reason", "queue_full")]);
+                observer.observe(dropped.export_failed, &[KeyValue::new("reason", "export_failed")]);
+            })
+            .build();
+    }
+
+    /// Where finished spans go.
+    #[must_use]
+    pub fn spans(&self) -> &SpanExport {
+        &self.spans
+    }
+
+    /// The allow-list of baggage.
+    #[must_use]
+    pub fn baggage(&self) -> &[String] {
+        &self.baggage
+    }
+
+    /// A meter of the scope `waybill.<crate>`.
+    #[must_use]
+    pub fn meter(&self, scope: &'static str) -> Meter {
+        let scope =
+            InstrumentationScope::builder(scope).with_version(env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
+        self.meters.meter_with_scope(scope.build())
+    }
+
+    /// Sends the program's `tracing` spans and logs where they belong: logs to stderr (`RUST_LOG`
+    /// chooses, `info` by default), spans to the collector. Once a process.
+    pub fn bridge(&self) {
+        let provider = SdkTracerProvider::builder()
+            .with_resource(self.resource.clone())
+            .with_span_processor(self.spans.clone())
+            .build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("waybill.process"));
+        // Only our own spans: a client library's would be noise in a journey.
+        let layer = layer.with_filter(EnvFilter::new("waybill=info"));
+        // A second call keeps the first subscriber: one process, one log.
+        let _ = tracing_subscriber::registry().with(layer).with(stderr_layer()).try_init();
+    }
+
+    /// Exports what waits, for at most [`CLOSE_LIMIT`], and says what was dropped over the whole run.
+    #[must_use]
+    pub fn close(self) -> Dropped {
+        let (done, wait) = std::sync::mpsc::channel();
+        let (spans, meters) = (self.spans.clone(), self.meters.clone());
+        // A thread each, since either may hang on a collector that accepts and never answers.
+        let finished = done.clone();
+        let threads = [
+            std::thread::Builder::new().spawn(move || {
+                ignore(spans.shutdown_with_timeout(CLOSE_LIMIT));
+                finished.send(()).ok();
+            }),
+            std::thread::Builder::new().spawn(move || {
+                ignore(meters.shutdown_with_timeout(CLOSE_LIMIT));
+                done.send(()).ok();
+            }),
+        ];
+        let deadline = std::time::Instant::now() + CLOSE_LIMIT;
+        for _ in threads.iter().filter(|t| t.is_ok()) {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if wait.recv_timeout(left).is_err() {
+                break;
+            }
+        }
+        let mut dropped = self.spans.dropped();
+        dropped.export_failed += self.spans.counts.queued.load(Relaxed);
+        dropped
+    }
+}
+
+/// What could not be sent on closing is counted in [`Dropped`]; there is nothing else to do about it.
+fn ignore(result: Result<(), OTelSdkError>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "telemetry did not close cleanly");
+    }
+}
+
+/// Logs to stderr for a command that exports nothing.
+pub fn log_to_stderr() {
+    let _ = tracing_subscriber::registry().with(stderr_layer()).try_init();
+}
+
+fn stderr_layer<S>() -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    // Libraries speak through our own messages; RUST_LOG brings theirs back.
+    let default = EnvFilter::new("off,waybill=info");
+    let filter = EnvFilter::try_from_default_env().unwrap_or(default);
+    tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_filter(filter)
+}
+
+fn span_export(enabled: bool, resource: &Resource) -> Result<SpanExport, TelemetryError> {
+    let counts = Arc::new(Counts::default());
+    let limit = number("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE);
+    let mut processor = None;
+    if enabled {
+        let exporter = OtlpSpanExporter::builder().with_tonic().build()?;
+        let delay = number("OTEL_BSP_SCHEDULE_DELAY")?.map_or(DELAY, |ms| Duration::from_millis(ms as u64));
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(limit)
+            .with_max_export_batch_size(number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")?.unwrap_or(BATCH).min(limit))
+            .with_scheduled_delay(delay);
+        let exporter = Counted { exporter, counts: counts.clone() };
+        let mut batches = BatchSpanProcessor::new(exporter, config.build());
+        batches.set_resource(resource);
+        processor = Some(Arc::new(batches));
+    }
+    Ok(SpanExport { processor, counts, limit: limit as u64, sampler: sampler()? })
+}
+
+fn resource(config: &TelemetryConfig) -> Resource {
+    let ours = [
+        ("service.name", config.service.clone()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", config.instance.clone()),
+        ("deployment.environment.name", config.environment.clone()),
+        ("deployment.environment", config.environment.clone()),
+    ];
+    // The builder's own detectors read OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES: those win.
+    let mut named: Vec<String> = variable("OTEL_RESOURCE_ATTRIBUTES")
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|pair| pair.split_once('=').map(|(key, _)| key.trim().to_owned()))
+        .collect();
+    if variable("OTEL_SERVICE_NAME").is_some() {
+        named.push("service.name".to_owned());
+    }
+    let ours = ours.into_iter().filter(|(key, _)| !named.iter().any(|n| n == key));
+    Resource::builder().with_attributes(ours.map(|(key, value)| KeyValue::new(key, value))).build()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+fn number(name: &'static str) -> Result<Option<usize>, TelemetryError> {
+    variable(name)
+        .map(|value| match value.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(TelemetryError::Setting { variable: name, value, supported: "a whole number above 0" }),
+        })
+        .transpose()
+}
+
+fn only_grpc() -> Result<(), TelemetryError> {
+    for name in
+        ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"]
+    {
+        match variable(name) {
+            Some(value) if value != "grpc" => {
+                return Err(TelemetryError::Setting { variable: name, value, supported: "grpc" });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn sampler() -> Result<Sampler, TelemetryError> {
+    let name = "OTEL_TRACES_SAMPLER";
+    let Some(value) = variable(name) else { return Ok(Sampler::AlwaysOn) };
+    match value.as_str() {
+        // A stage's trace has no parent, so the parent-based samplers come down to their root.
+        "always_on" | "parentbased_always_on" => Ok(Sampler::AlwaysOn),
+        "always_off" | "parentbased_always_off" => Ok(Sampler::AlwaysOff),
+        "traceidratio" | "parentbased_traceidratio" => {
+            let arg = variable("OTEL_TRACES_SAMPLER_ARG").unwrap_or_else(|| "1".to_owned());
+            match arg.parse() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Sampler::TraceIdRatioBased(ratio)),
+                _ => Err(TelemetryError::Setting {
+                    variable: "OTEL_TRACES_SAMPLER_ARG",
+                    value: arg,
+                    supported: "a ratio from 0 to 1",
+                }),
+            }
+        }
+        _ => Err(TelemetryError::Setting {
+            variable: name,
+            value,
+            supported: "always_on, always_off, traceidratio, or one of these with parentbased_",
+        }),
+    }
+}

@@ -1,0 +1,276 @@
+//! A finished stage span as a value: published with its event, and exported.
+
+use crate::context::Stamp;
+use crate::{SCHEMA_URL, wire};
+use jiff::Timestamp;
+use opentelemetry::trace::{self, Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+/// What a span's status says; a business refusal is not an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing went wrong.
+    #[default]
+    Unset,
+    /// The operation failed; the text says how.
+    Error(String),
+}
+
+/// The OpenTelemetry span kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpanKind {
+    /// Work inside the process.
+    Internal,
+    /// Creates messages.
+    Producer,
+    /// Handles a message.
+    Consumer,
+}
+
+/// Something that happened at one moment of a span.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanEvent {
+    /// What happened.
+    pub name: Cow<'static, str>,
+    /// When, UTC.
+    pub time: Timestamp,
+    /// Its attributes.
+    #[serde(with = "wire::attributes", default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+}
+
+/// A link to a span, of whatever trace, with `link.type` and `link.stage`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanLink {
+    /// Trace of the linked span.
+    #[serde(serialize_with = "wire::trace_id", deserialize_with = "wire::read_trace_id")]
+    pub trace_id: TraceId,
+    /// The linked span.
+    #[serde(serialize_with = "wire::span_id", deserialize_with = "wire::read_span_id")]
+    pub span_id: SpanId,
+    /// Its W3C trace flags.
+    #[serde(serialize_with = "wire::flags", deserialize_with = "wire::read_flags")]
+    pub trace_flags: TraceFlags,
+    /// `link.type`: `follows_from`, `consumed`, `retry_of`, `compensates` or `redrive_of`.
+    #[serde(rename = "type")]
+    pub link_type: Cow<'static, str>,
+    /// `link.stage`: the stage of the linked span.
+    pub stage: Cow<'static, str>,
+}
+
+impl SpanLink {
+    /// A link with its two attributes.
+    #[must_use]
+    pub fn new(
+        trace_id: TraceId,
+        span_id: SpanId,
+        trace_flags: TraceFlags,
+        link_type: &'static str,
+        stage: Cow<'static, str>,
+    ) -> Self {
+        SpanLink { trace_id, span_id, trace_flags, link_type: Cow::Borrowed(link_type), stage }
+    }
+
+    fn to_otel(&self) -> Link {
+        let context = SpanContext::new(self.trace_id, self.span_id, self.trace_flags, true, TraceState::default());
+        let attributes =
+            vec![KeyValue::new("link.type", self.link_type.clone()), KeyValue::new("link.stage", self.stage.clone())];
+        Link::new(context, attributes, 0)
+    }
+}
+
+/// A child of a stage span: one item of its work, in the same trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildSpan {
+    /// This span.
+    #[serde(serialize_with = "wire::span_id", deserialize_with = "wire::read_span_id")]
+    pub span_id: SpanId,
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// When it began, UTC.
+    pub start: Timestamp,
+    /// When it ended, UTC.
+    pub end: Timestamp,
+    /// Its attributes.
+    #[serde(with = "wire::attributes", default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+}
+
+/// A finished stage span with its children: what is published and what is exported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanRecord {
+    /// The stage the span belongs to.
+    pub stage: Cow<'static, str>,
+    /// Instrumentation scope, `waybill.<crate>`.
+    pub scope: Cow<'static, str>,
+    /// Version of the scope.
+    pub version: Cow<'static, str>,
+    /// The span's trace, new for every stage.
+    #[serde(serialize_with = "wire::trace_id", deserialize_with = "wire::read_trace_id")]
+    pub trace_id: TraceId,
+    /// The span.
+    #[serde(serialize_with = "wire::span_id", deserialize_with = "wire::read_span_id")]
+    pub span_id: SpanId,
+    /// W3C trace flags; not sampled means published but not exported.
+    #[serde(serialize_with = "wire::flags", deserialize_with = "wire::read_flags")]
+    pub trace_flags: TraceFlags,
+    /// Span name, for example `warehouse.pick`.
+    pub name: Cow<'static, str>,
+    /// Span kind.
+    pub kind: SpanKind,
+    /// When the stage began to work on the event, UTC.
+    pub start: Timestamp,
+    /// When it had decided, UTC.
+    pub end: Timestamp,
+    /// Attributes, as `docs/telemetry.md` lists them.
+    #[serde(with = "wire::attributes", default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<KeyValue>,
+    /// Events of the span.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<SpanEvent>,
+    /// Links to the spans that led here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<SpanLink>,
+    /// Status.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub status: Status,
+    /// One child per item.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildSpan>,
+}
+
+fn is_unset(status: &Status) -> bool {
+    *status == Status::Unset
+}
+
+impl SpanRecord {
+    /// This span as a stamp on the waybill.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            stage: self.stage.clone(),
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            trace_flags: self.trace_flags,
+            started_at: self.start,
+            ended_at: self.end,
+        }
+    }
+
+    /// The W3C `traceparent` that names this span.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        crate::traceparent(self.trace_id, self.span_id, self.trace_flags)
+    }
+
+    /// The span and its children in the exporter's form.
+    pub fn into_otel(self) -> impl Iterator<Item = SpanData> {
+        let scope = InstrumentationScope::builder(self.scope.clone())
+            .with_version(self.version.clone())
+            .with_schema_url(SCHEMA_URL)
+            .build();
+        let context =
+            |span_id| SpanContext::new(self.trace_id, span_id, self.trace_flags, false, TraceState::default());
+        let mut events = SpanEvents::default();
+        events.events = self
+            .events
+            .into_iter()
+            .map(|e| trace::Event::new(e.name, SystemTime::from(e.time), e.attributes, 0))
+            .collect();
+        let mut links = SpanLinks::default();
+        links.links = self.links.iter().map(SpanLink::to_otel).collect();
+        let parent = SpanData {
+            span_context: context(self.span_id),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: match self.kind {
+                SpanKind::Internal => trace::SpanKind::Internal,
+                SpanKind::Producer => trace::SpanKind::Producer,
+                SpanKind::Consumer => trace::SpanKind::Consumer,
+            },
+            name: self.name,
+            start_time: self.start.into(),
+            end_time: self.end.into(),
+            attributes: self.attributes,
+            dropped_attributes_count: 0,
+            events,
+            links,
+            status: match self.status {
+                Status::Unset => trace::Status::Unset,
+                Status::Error(why) => trace::Status::error(why),
+            },
+            instrumentation_scope: scope.clone(),
+        };
+        let children: Vec<SpanData> = self
+            .children
+            .into_iter()
+            .map(|child| SpanData {
+                span_context: context(child.span_id),
+                parent_span_id: self.span_id,
+                parent_span_is_remote: false,
+                span_kind: trace::SpanKind::Internal,
+                name: child.name,
+                start_time: child.start.into(),
+                end_time: child.end.into(),
+                attributes: child.attributes,
+                dropped_attributes_count: 0,
+                events: SpanEvents::default(),
+                links: SpanLinks::default(),
+                status: trace::Status::Unset,
+                instrumentation_scope: scope.clone(),
+            })
+            .collect();
+        std::iter::once(parent).chain(children)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop here")]
+    use super::*;
+
+    #[test]
+    fn a_span_read_back_from_json_is_the_span_that_was_published() {
+        let time: Timestamp = "2026-11-21T10:00:00.123456789Z".parse().unwrap();
+        let span = SpanRecord {
+            stage: "pick".into(),
+            scope: "waybill.fulfilment".into(),
+            version: "0.1.0".into(),
+            trace_id: TraceId::from(7u128),
+            span_id: SpanId::from(8u64),
+            trace_flags: TraceFlags::SAMPLED,
+            name: "warehouse.pick".into(),
+            kind: SpanKind::Consumer,
+            start: time,
+            end: time,
+            attributes: vec![KeyValue::new("a", 1), KeyValue::new("b", 2.0), KeyValue::new("c", "x")],
+            events: vec![SpanEvent { name: "parked".into(), time, attributes: vec![KeyValue::new("d", true)] }],
+            links: vec![SpanLink::new(
+                TraceId::from(1u128),
+                SpanId::from(2u64),
+                TraceFlags::SAMPLED,
+                "follows_from",
+                "checkout".into(),
+            )],
+            status: Status::Error("no".into()),
+            children: vec![ChildSpan {
+                span_id: SpanId::from(9u64),
+                name: "warehouse.pick_item".into(),
+                start: time,
+                end: time,
+                attributes: vec![],
+            }],
+        };
+        let json = serde_json::to_string(&span).unwrap();
+        assert_eq!(serde_json::from_str::<SpanRecord>(&json).unwrap(), span);
+        let exported: Vec<SpanData> = span.into_otel().collect();
+        assert_eq!(exported.len(), 2);
+        assert_eq!(exported[1].parent_span_id, exported[0].span_context.span_id());
+    }
+}

@@ -1,0 +1,214 @@
+//! A real Kafka broker: the one named by `WAYBILL_TEST_KAFKA`, or one of our own (KRaft, a single node).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::jars::kafka_jars;
+use crate::port::free_port;
+use crate::supervisor::Supervisor;
+use crate::unavailable::{say, unavailable};
+
+const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
+
+/// A start takes some 3 s; this is for a machine that is busy with everything else.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// `$1` is the jars. Formatted once: a broker that starts again keeps its data.
+const SCRIPT: &str = r#"
+set -e
+[ -e data/meta.properties ] || java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" \
+  kafka.tools.StorageTool format -t d2F5YmlsbC10ZXN0cy1fXw -c server.properties
+exec java -Xmx512m -XX:+UseSerialGC -Djava.awt.headless=true \
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" kafka.Kafka server.properties
+"#;
+
+/// The broker that all tests of this process share.
+pub struct Kafka {
+    bootstrap: String,
+    // Held, not used: it stops when this process ends.
+    _server: Option<KafkaServer>,
+}
+
+impl Kafka {
+    /// For `bootstrap.servers`.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    fn find() -> anyhow::Result<Self> {
+        if let Ok(bootstrap) = std::env::var(VARIABLE) {
+            wait_until_ready(&bootstrap, Duration::from_secs(10), || true)
+                .with_context(|| format!("no Kafka at {VARIABLE}={bootstrap}"))?;
+            say(&format!("test Kafka: {bootstrap}, from {VARIABLE}"));
+            return Ok(Self {
+                bootstrap,
+                _server: None,
+            });
+        }
+        let began = Instant::now();
+        let server = KafkaServer::start()?;
+        let bootstrap = server.bootstrap().to_owned();
+        say(&format!(
+            "test Kafka: {bootstrap}, started in {:.1?}",
+            began.elapsed()
+        ));
+        Ok(Self {
+            bootstrap,
+            _server: Some(server),
+        })
+    }
+}
+
+/// The shared broker, started on first use; `None`, and a line on standard error, where none can be had.
+///
+/// # Panics
+/// Instead of `None`, under `CI=true` or where `WAYBILL_TEST_KAFKA` names a broker that is not there.
+pub fn kafka() -> Option<&'static Kafka> {
+    static KAFKA: OnceLock<anyhow::Result<Kafka>> = OnceLock::new();
+    match KAFKA.get_or_init(Kafka::find) {
+        Ok(kafka) => Some(kafka),
+        Err(error) => {
+            unavailable(
+                &format!(
+                    "no Kafka for this test ({error:#}); run `docker compose up -d kafka postgres` \
+                     and set {VARIABLE}=127.0.0.1:9092, or install Java 17 and Maven"
+                ),
+                std::env::var_os(VARIABLE).is_some(),
+            );
+            None
+        }
+    }
+}
+
+/// A broker that one test owns and may stop; it ends and its data goes when this is dropped.
+pub struct KafkaServer {
+    supervisor: Supervisor,
+    bootstrap: String,
+}
+
+impl KafkaServer {
+    /// Returns when the broker answers.
+    pub fn start() -> anyhow::Result<Self> {
+        ensure!(
+            Command::new("java")
+                .arg("-version")
+                .stdin(Stdio::null())
+                .output()
+                .is_ok_and(|run| run.status.success()),
+            "java cannot be run"
+        );
+        let jars = absolute(kafka_jars()?)?;
+        let (port, controller) = (free_port()?, free_port()?);
+        let supervisor = Supervisor::new("kafka", "KILL", &["sh", "-c", SCRIPT, "sh", &jars])?;
+        let properties = properties(port, controller, supervisor.dir());
+        std::fs::write(supervisor.dir().join("server.properties"), properties)
+            .context("cannot write server.properties")?;
+        let bootstrap = format!("127.0.0.1:{port}");
+        let mut server = Self {
+            supervisor,
+            bootstrap,
+        };
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// For `bootstrap.servers`; the same after a new start.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// The broker's process id.
+    pub fn pid(&self) -> u32 {
+        self.supervisor.server()
+    }
+
+    /// Ends the broker without warning, as a crash would.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.supervisor.end("KILL")
+    }
+
+    /// Starts the killed broker on its port and its data; returns when it answers.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.supervisor.start()?;
+        wait_until_ready(&self.bootstrap, START_LIMIT, || self.supervisor.is_alive())
+            .with_context(|| format!("Kafka did not start: {}", self.supervisor.log_tail()))
+    }
+}
+
+/// Ready is: it answers a metadata request, and knows itself. (The port is open before that.)
+fn wait_until_ready(
+    bootstrap: &str,
+    limit: Duration,
+    alive: impl Fn() -> bool,
+) -> anyhow::Result<()> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        // Knocking early must not make the next knock late.
+        .set("reconnect.backoff.ms", "20")
+        .set("reconnect.backoff.max.ms", "100")
+        .create()
+        .context("cannot make a Kafka client")?;
+    let deadline = Instant::now() + limit;
+    loop {
+        let answer = client.fetch_metadata(None, Duration::from_millis(500));
+        match answer {
+            Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context("no answer to a metadata request");
+            }
+            Err(_) => {}
+        }
+        if !alive() {
+            bail!("the broker ended");
+        }
+        ensure!(Instant::now() < deadline, "no broker has joined");
+    }
+}
+
+fn properties(port: u16, controller: u16, dir: &Path) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={}/data
+auto.create.topics.enable=false
+default.replication.factor=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# One partition where the default is 50: they are made when the first group joins, which waits for them.
+offsets.topic.num.partitions=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+# Tests write records of last year and expect to read them.
+log.retention.ms=-1
+# The default of 128 MiB is a quarter of this heap.
+log.cleaner.dedupe.buffer.size=8388608
+",
+        dir.display()
+    )
+}
+
+fn absolute(path: PathBuf) -> anyhow::Result<String> {
+    let path = path.canonicalize().context("the jars are gone")?;
+    path.into_os_string()
+        .into_string()
+        .ok()
+        .context("the target folder's name is not UTF-8")
+}
