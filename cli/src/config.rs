@@ -97,7 +97,9 @@ impl Config {
         if let Some(file) = file {
             anyhow::ensure!(file.exists(), "settings file {} does not exist", file.display());
         }
-        let file = Toml::file_exact(file.unwrap_or(Path::new("waybill.toml")));
+        // Without an exact path figment would look for the file in the parent folders too.
+        let file = file.unwrap_or(Path::new("waybill.toml"));
+        let file = if file.exists() { Toml::file_exact(file) } else { Toml::string("") };
         // A key holds no underscore, so each one in a variable's name is a dot.
         let mut sources = Figment::from(Serialized::defaults(Config::default()))
             .merge(file)
@@ -187,6 +189,7 @@ fn hostname() -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::result_large_err, reason = "figment's test jail asks for its own error")]
     use super::*;
 
     #[test]

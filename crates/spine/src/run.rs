@@ -244,7 +244,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         loop {
             match self.desk.attempt(&mut self.store, items).await {
                 Ok(plan) => {
-                    outage.map(|o| o.over(&self.pulse));
+                    if let Some(outage) = outage {
+                        outage.over(&self.pulse);
+                    }
                     return Ok(Decided::Plan(plan));
                 }
                 Err(Attempt::Refused(refusal)) => return Ok(Decided::Refused(refusal)),
@@ -316,7 +318,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             }
         }
         self.metrics.published(messages, begun.elapsed());
-        outage.map(|o| o.over(&self.pulse));
+        if let Some(outage) = outage {
+            outage.over(&self.pulse);
+        }
         Ok(true)
     }
 }

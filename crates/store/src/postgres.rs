@@ -11,7 +11,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres
 /// One connection, made again whenever it was lost.
 #[derive(Debug)]
 pub struct Postgres {
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
     connection: Option<PgConnection>,
 }
 
@@ -29,7 +29,7 @@ impl Postgres {
             // Plans follow the tables' real sizes: a plan kept from an empty table would scan a full one.
             .options([("plan_cache_mode", "force_custom_plan"), ("jit", "off"), ("statement_timeout", "30s")])
             .disable_statement_logging();
-        Ok(Postgres { options, connection: None })
+        Ok(Postgres { options: Box::new(options), connection: None })
     }
 
     pub(crate) fn another(&self) -> Self {
@@ -73,7 +73,7 @@ impl PgTx<'_> {
         let sql = format!(
             "select key, version, state::text, answer from {table} where key = any($1)
              union all
-             select distinct key, 0, null, null from parked where stage = $2 and key = any($1)"
+             select distinct key, 0, null::text, null::bytea from parked where stage = $2 and key = any($1)"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(keys).bind(stage).fetch_all(&mut self.connection).await?;
         let mut known = Known::default();

@@ -232,7 +232,6 @@ impl SpanRecord {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
 
     #[test]

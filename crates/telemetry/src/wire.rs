@@ -50,7 +50,7 @@ strict!(read_flags, TraceFlags, parse_flags);
 
 /// Attributes as a JSON object; booleans, integers, floats and strings keep their type.
 pub(crate) mod attributes {
-    use super::*;
+    use super::{Array, Deserialize, Deserializer, Error, KeyValue, SerializeMap, Serializer, StringValue, Value};
 
     pub(crate) fn serialize<S: Serializer>(list: &[KeyValue], s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(Some(list.len()))?;

@@ -15,13 +15,9 @@ pub struct BlackHole {
 impl BlackHole {
     /// On a free loopback port.
     pub fn start() -> anyhow::Result<Self> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a port")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a port")?;
         let address = listener.local_addr().context("a socket without address")?;
-        Ok(Self {
-            address,
-            _listener: listener,
-        })
+        Ok(Self { address, _listener: listener })
     }
 
     /// `http://127.0.0.1:port`
@@ -46,14 +42,9 @@ impl Refusing {
     /// On a free loopback port.
     pub fn start() -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4().context("cannot make a socket")?;
-        socket
-            .bind((Ipv4Addr::LOCALHOST, 0).into())
-            .context("cannot bind a port")?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).context("cannot bind a port")?;
         let address = socket.local_addr().context("a socket without address")?;
-        Ok(Self {
-            address,
-            _socket: socket,
-        })
+        Ok(Self { address, _socket: socket })
     }
 
     /// `http://127.0.0.1:port`

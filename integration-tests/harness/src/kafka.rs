@@ -47,22 +47,13 @@ impl Kafka {
             wait_until_ready(&bootstrap, Duration::from_secs(10), || true)
                 .with_context(|| format!("no Kafka at {VARIABLE}={bootstrap}"))?;
             say(&format!("test Kafka: {bootstrap}, from {VARIABLE}"));
-            return Ok(Self {
-                bootstrap,
-                _server: None,
-            });
+            return Ok(Self { bootstrap, _server: None });
         }
         let began = Instant::now();
         let server = KafkaServer::start()?;
         let bootstrap = server.bootstrap().to_owned();
-        say(&format!(
-            "test Kafka: {bootstrap}, started in {:.1?}",
-            began.elapsed()
-        ));
-        Ok(Self {
-            bootstrap,
-            _server: Some(server),
-        })
+        say(&format!("test Kafka: {bootstrap}, started in {:.1?}", began.elapsed()));
+        Ok(Self { bootstrap, _server: Some(server) })
     }
 }
 
@@ -97,11 +88,7 @@ impl KafkaServer {
     /// Returns when the broker answers.
     pub fn start() -> anyhow::Result<Self> {
         ensure!(
-            Command::new("java")
-                .arg("-version")
-                .stdin(Stdio::null())
-                .output()
-                .is_ok_and(|run| run.status.success()),
+            Command::new("java").arg("-version").stdin(Stdio::null()).output().is_ok_and(|run| run.status.success()),
             "java cannot be run"
         );
         let jars = absolute(kafka_jars()?)?;
@@ -111,10 +98,7 @@ impl KafkaServer {
         std::fs::write(supervisor.dir().join("server.properties"), properties)
             .context("cannot write server.properties")?;
         let bootstrap = format!("127.0.0.1:{port}");
-        let mut server = Self {
-            supervisor,
-            bootstrap,
-        };
+        let mut server = Self { supervisor, bootstrap };
         server.start_again()?;
         Ok(server)
     }
@@ -143,11 +127,7 @@ impl KafkaServer {
 }
 
 /// Ready is: it answers a metadata request, and knows itself. (The port is open before that.)
-fn wait_until_ready(
-    bootstrap: &str,
-    limit: Duration,
-    alive: impl Fn() -> bool,
-) -> anyhow::Result<()> {
+fn wait_until_ready(bootstrap: &str, limit: Duration, alive: impl Fn() -> bool) -> anyhow::Result<()> {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         // Knocking early must not make the next knock late.
@@ -207,8 +187,5 @@ log.cleaner.dedupe.buffer.size=8388608
 
 fn absolute(path: PathBuf) -> anyhow::Result<String> {
     let path = path.canonicalize().context("the jars are gone")?;
-    path.into_os_string()
-        .into_string()
-        .ok()
-        .context("the target folder's name is not UTF-8")
+    path.into_os_string().into_string().ok().context("the target folder's name is not UTF-8")
 }

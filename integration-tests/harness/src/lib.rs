@@ -8,6 +8,8 @@
 //! Nothing outlives the test process, even one that is killed: see `supervisor.rs`.
 
 mod collector;
+mod database;
+mod drops;
 mod eventually;
 mod faults;
 mod jars;
@@ -24,11 +26,12 @@ mod unavailable;
 mod writer;
 
 pub use collector::Collector;
+pub use database::Database;
 pub use eventually::eventually;
 pub use faults::{BlackHole, Refusing};
 pub use kafka::{Kafka, KafkaServer, kafka};
 pub use metrics::{Kind, Measured, Point};
-pub use postgres::{Database, Postgres, PostgresServer, postgres};
+pub use postgres::{Postgres, PostgresServer, postgres};
 pub use process::Process;
 pub use reader::{Rec, committed, count_topic, read_topic};
 pub use scope::Scope;

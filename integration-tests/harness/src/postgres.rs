@@ -2,14 +2,12 @@
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
+use crate::database::{Database, connect, create_database};
 use crate::port::free_port;
 use crate::supervisor::Supervisor;
 use crate::unavailable::{say, unavailable};
@@ -46,22 +44,12 @@ impl Postgres {
     fn find() -> anyhow::Result<Self> {
         if let Ok(admin) = std::env::var(VARIABLE) {
             say(&format!("test Postgres: from {VARIABLE}"));
-            return Ok(Self {
-                admin,
-                _server: None,
-            });
+            return Ok(Self { admin, _server: None });
         }
         let began = Instant::now();
         let server = PostgresServer::start()?;
-        say(&format!(
-            "test Postgres: port {}, started in {:.1?}",
-            server.port,
-            began.elapsed()
-        ));
-        Ok(Self {
-            admin: server.admin.clone(),
-            _server: Some(server),
-        })
+        say(&format!("test Postgres: port {}, started in {:.1?}", server.port, began.elapsed()));
+        Ok(Self { admin: server.admin.clone(), _server: Some(server) })
     }
 }
 
@@ -119,11 +107,8 @@ impl PostgresServer {
                 chown(path, Some(NOBODY), Some(NOBODY)).context("cannot give up the folder")?;
             }
         }
-        let mut server = Self {
-            supervisor,
-            port,
-            admin: format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"),
-        };
+        let mut server =
+            Self { supervisor, port, admin: format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres") };
         server.start_again()?;
         Ok(server)
     }
@@ -177,71 +162,6 @@ impl PostgresServer {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.first() == Some(&self.pid().to_string().as_str()) && lines.get(7) == Some(&"ready")
     }
-}
-
-/// A database of one test, dropped with everything in it when this is.
-pub struct Database {
-    admin: String,
-    name: String,
-    url: String,
-}
-
-impl Database {
-    /// `postgres://user:password@host:port/name`
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let statement = format!("drop database if exists {} with (force)", self.name);
-        let admin = self.admin.clone();
-        // A thread, because Drop may run inside a runtime, where blocking on another one panics.
-        let dropping = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(execute(&admin, statement))
-        });
-        // A server that is stopped, or was never ours to keep, has nothing to drop.
-        let _ = dropping.join();
-    }
-}
-
-async fn create_database(admin: &str, name_hint: &str) -> anyhow::Result<Database> {
-    let hint: String = name_hint
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .take(40)
-        .collect();
-    let name = format!("t{:08x}_{hint}", rand::random::<u32>()).to_lowercase();
-    execute(admin, format!("create database {name}")).await?;
-    let url = PgConnectOptions::from_str(admin)
-        .context("not the URL of a Postgres")?
-        .database(&name)
-        .to_url_lossy()
-        .to_string();
-    Ok(Database {
-        admin: admin.to_owned(),
-        name,
-        url,
-    })
-}
-
-async fn execute(admin: &str, statement: String) -> anyhow::Result<()> {
-    let mut connection = connect(admin).await?;
-    sqlx::raw_sql(AssertSqlSafe(statement.as_str()))
-        .execute(&mut connection)
-        .await
-        .with_context(|| format!("failed: {statement}"))?;
-    Ok(())
-}
-
-async fn connect(admin: &str) -> anyhow::Result<PgConnection> {
-    PgConnection::connect(admin)
-        .await
-        .context("cannot connect to the test Postgres")
 }
 
 /// The newest of Debian's folders, else where `PATH` has `initdb`.

@@ -49,8 +49,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// A new directory, and a shell that will run `command` in it when told to; `signal` ends it for good.
     pub(crate) fn new(name: &str, signal: &str, command: &[&str]) -> anyhow::Result<Self> {
-        let dir =
-            std::env::temp_dir().join(format!("waybill-{name}-{:08x}", rand::random::<u32>()));
+        let dir = std::env::temp_dir().join(format!("waybill-{name}-{:08x}", rand::random::<u32>()));
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(&dir)
@@ -65,19 +64,9 @@ impl Supervisor {
             .context("cannot start sh")?;
         let orders = shell.stdin.take();
         let answers = BufReader::new(shell.stdout.take().context("sh has no output")?);
-        let mut supervisor = Self {
-            shell,
-            orders,
-            answers,
-            dir,
-            server: 0,
-        };
+        let mut supervisor = Self { shell, orders, answers, dir, server: 0 };
         let answer = supervisor.answer()?;
-        ensure!(
-            answer == "ready",
-            "cannot make {}",
-            supervisor.dir.display()
-        );
+        ensure!(answer == "ready", "cannot make {}", supervisor.dir.display());
         Ok(supervisor)
     }
 
@@ -91,10 +80,7 @@ impl Supervisor {
     }
 
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        self.server = self
-            .order("start")?
-            .parse()
-            .context("sh did not answer with a process id")?;
+        self.server = self.order("start")?.parse().context("sh did not answer with a process id")?;
         Ok(())
     }
 
@@ -112,11 +98,8 @@ impl Supervisor {
         }
         // "pid (name) state …"; the name may hold anything, its closing bracket is the last one.
         // A dead server stays a zombie until the shell waits for it.
-        std::fs::read_to_string(format!("/proc/{}/stat", self.server)).is_ok_and(|stat| {
-            stat.rsplit(") ")
-                .next()
-                .is_some_and(|rest| !rest.starts_with(['Z', 'X']))
-        })
+        std::fs::read_to_string(format!("/proc/{}/stat", self.server))
+            .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with(['Z', 'X'])))
     }
 
     /// The end of what the server printed.

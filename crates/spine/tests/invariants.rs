@@ -1,0 +1,208 @@
+//! What always holds, each sentence of `run.rs` a test: the real loop and a real database (SQLite), a broker in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop here")]
+
+mod tally;
+
+use std::time::Duration;
+use tally::{Do, World};
+use waybill_harness::eventually;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn an_accepted_event_is_never_lost_while_the_broker_is_away() {
+    let world = World::new().await;
+    world.send("a", 1, Do::Emit);
+    world.broker.set_away(true);
+    let running = world.start();
+    world.broker.set_away(false);
+    world.until_answered(1).await;
+    world.send("b", 2, Do::Emit);
+    world.until_answered(2).await;
+    world.until_committed(2).await;
+    running.stop();
+}
+
+#[tokio::test]
+async fn offsets_move_only_after_the_answer_is_acknowledged() {
+    let world = World::new().await;
+    let running = world.start_with_sink(false);
+    world.send("a", 1, Do::Emit);
+    // The decision is durable, the answer is not acknowledged: the offset must stay where it is.
+    eventually("the decision is kept", LIMIT, async || world.kept("a").await.ok_or("nothing kept".to_owned())).await;
+    assert_eq!(world.committed(), 0);
+    running.stop();
+    assert_eq!(world.committed(), 0, "a stop does not move it either");
+    let running = world.start();
+    world.until_committed(1).await;
+    assert_eq!(world.answers().len(), 1, "the answer kept in the database was published");
+    running.stop();
+}
+
+#[tokio::test]
+async fn an_effect_happens_once_and_a_repeat_repeats_the_last_answer() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 1, Do::Emit);
+    world.until_answered(1).await;
+    world.send("a", 1, Do::Emit);
+    world.send_as("another-event-id", "a", 5, Do::Emit);
+    world.until_answered(3).await;
+    let answers = world.answers();
+    assert!(answers.iter().all(|a| a.payload == answers[0].payload && a.headers == answers[0].headers));
+    assert_eq!(world.kept("a").await.as_deref(), Some(r#"{"sum": 1}"#));
+    running.stop();
+}
+
+#[tokio::test]
+async fn a_repeat_within_one_batch_is_answered_once_and_repeated() {
+    let world = World::new().await;
+    (0..3).for_each(|_| world.send("a", 1, Do::Emit));
+    let running = world.start();
+    world.until_answered(3).await;
+    let answers = world.answers();
+    assert!(answers.iter().all(|a| a.headers == answers[0].headers), "one span, one id");
+    running.stop();
+}
+
+#[tokio::test]
+async fn events_of_a_key_are_handled_in_order_even_when_one_is_parked() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 1, Do::ParkUntilReleased);
+    world.send("a", 2, Do::Add);
+    world.send("b", 9, Do::Emit);
+    world.until_answered(1).await;
+    world.send("a", 3, Do::Add);
+    world.until_committed(4).await;
+    assert_eq!(world.answers().len(), 1, "the partition went on, the key waits");
+    world.release();
+    world.until_answered(4).await;
+    let sums: Vec<i64> = world.answers().iter().filter(|a| a.key.as_deref() == Some(b"a")).map(tally::sum).collect();
+    assert_eq!(sums, [1, 3, 6], "1, then 2, then 3");
+    world.until_nothing_is_parked().await;
+    running.stop();
+}
+
+#[tokio::test]
+async fn parking_survives_a_restart() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 1, Do::ParkUntilReleased);
+    world.until_committed(1).await;
+    running.stop();
+    world.release();
+    let running = world.start();
+    world.until_answered(1).await;
+    running.stop();
+}
+
+#[tokio::test]
+async fn a_record_parked_beyond_the_stages_patience_becomes_a_dead_letter() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 1, Do::ParkForEver);
+    let dead = world.until_dead(1).await;
+    assert_eq!(tally::text(&dead[0], "dead_reason"), "gave_up");
+    assert!(tally::text(&dead[0], "dead_attempts").parse::<i32>().unwrap() > 1);
+    world.until_nothing_is_parked().await;
+    running.stop();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_accepted_goes_to_the_dead_letters_untouched() {
+    let world = World::new().await;
+    let bad = tally::bad_records();
+    for (_, message) in &bad {
+        world.send_message(message.clone());
+    }
+    world.send("good", 1, Do::Emit);
+    let running = world.start();
+    world.until_answered(1).await;
+    let dead = world.until_dead(bad.len()).await;
+    for (reason, message) in bad {
+        let letter = dead.iter().find(|d| tally::text(d, "dead_reason") == reason).unwrap_or_else(|| {
+            panic!(
+                "no dead letter says {reason}: {:?}",
+                dead.iter().map(|d| tally::text(d, "dead_reason")).collect::<Vec<_>>()
+            )
+        });
+        assert_eq!((&letter.key, &letter.payload), (&message.key, &message.payload), "{reason}");
+        assert_eq!(letter.headers[..message.headers.len()], message.headers[..], "{reason}");
+        assert!(!tally::text(letter, "dead_message").is_empty(), "{reason}");
+    }
+    running.stop();
+}
+
+#[tokio::test]
+async fn a_record_that_fails_only_in_the_transaction_costs_no_other() {
+    let world = World::new().await;
+    world.send("a", 1, Do::Emit);
+    world.send("b", 1, Do::Panic);
+    world.send("c", 1, Do::AnswerTooLarge);
+    world.send("d", 1, Do::Emit);
+    let running = world.start();
+    let dead = world.until_dead(2).await;
+    world.until_answered(2).await;
+    let reasons: Vec<&str> = dead.iter().map(|d| tally::text(d, "dead_reason")).collect();
+    assert_eq!(reasons, ["bug", "answer_too_large"]);
+    assert_eq!(world.kept("b").await, None, "nothing is kept of it");
+    running.stop();
+}
+
+#[tokio::test]
+async fn what_is_ignored_or_rejected_by_the_stage_moves_on() {
+    let world = World::new().await;
+    world.send("a", 1, Do::Ignore);
+    world.send("b", 1, Do::Reject);
+    let running = world.start();
+    let dead = world.until_dead(1).await;
+    assert_eq!(tally::text(&dead[0], "dead_reason"), "not_wanted");
+    world.until_committed(2).await;
+    assert!(world.answers().is_empty());
+    running.stop();
+}
+
+#[tokio::test]
+async fn two_members_share_the_work_and_nothing_is_done_twice() {
+    let world = World::new().await;
+    let one = world.start();
+    for n in 0..200 {
+        world.send(&format!("k{n}"), 1, Do::Emit);
+    }
+    let two = world.start();
+    for n in 200..400 {
+        world.send(&format!("k{n}"), 1, Do::Emit);
+    }
+    eventually("every key is answered", LIMIT, async || {
+        let keys: std::collections::BTreeSet<_> = world.answers().into_iter().map(|a| a.key).collect();
+        if keys.len() == 400 { Ok(()) } else { Err(format!("{} keys", keys.len())) }
+    })
+    .await;
+    let answers = world.answers();
+    let mut ids: Vec<_> = answers.iter().map(|a| (tally::text(a, "ce_id"), a.payload.clone())).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 400, "a repeated answer is the same answer");
+    one.stop();
+    two.stop();
+}
+
+#[tokio::test]
+async fn a_stage_span_links_to_every_earlier_stage_and_travels_with_its_event() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 1, Do::Emit);
+    world.until_answered(1).await;
+    let answer = &world.answers()[0];
+    let span: waybill_telemetry::SpanRecord = serde_json::from_str(tally::text(answer, "waybill_span")).unwrap();
+    assert_eq!(span.traceparent(), tally::text(answer, "traceparent"));
+    assert_eq!(tally::text(answer, "ce_traceparent"), tally::ORIGIN, "where the journey began never changes");
+    let links: Vec<(&str, &str)> = span.links.iter().map(|l| (&*l.link_type, &*l.stage)).collect();
+    assert_eq!(links, [("follows_from", "first"), ("follows_from", "second"), ("consumed", "elsewhere")]);
+    let event: tally::Counted = serde_json::from_slice(answer.payload.as_deref().unwrap()).unwrap();
+    assert_eq!(event.waybill.stamps().last(), Some(&span.stamp()), "the waybill ends with this span");
+    assert_eq!(event.waybill.stamps().len(), 3);
+    running.stop();
+}

@@ -1,0 +1,327 @@
+//! A stage that adds numbers up, and a world to run it in.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use waybill_harness::eventually;
+use waybill_spine::memory::MemoryBroker;
+use waybill_spine::{
+    Clock, Decision, Details, Event, Header, Health, Message, Outcome, Policy, Record, Refusal, Runner, Shutdown, Sink,
+    Stage, system_clock,
+};
+use waybill_store::{Connection, Store, Table};
+use waybill_telemetry::{Carrier, Telemetry, TelemetryConfig, Waybill};
+
+pub const ORIGIN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const PRODUCER: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the stage is to do with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Do {
+    /// Answer once.
+    Emit,
+    /// Answer every time.
+    Add,
+    Ignore,
+    Reject,
+    Panic,
+    AnswerTooLarge,
+    ParkUntilReleased,
+    ParkForEver,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Number {
+    pub key: String,
+    pub number: i64,
+    pub what: Do,
+    pub waybill: Waybill,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Counted {
+    pub key: String,
+    pub sum: i64,
+    pub filler: String,
+    pub waybill: Waybill,
+}
+
+macro_rules! event {
+    ($type:ty, $topic:literal) => {
+        impl Event for $type {
+            const TOPIC: &'static str = $topic;
+            const SCHEMA: &'static str = concat!($topic, ".v1");
+            fn key(&self) -> &str {
+                &self.key
+            }
+            fn waybill(&self) -> &Waybill {
+                &self.waybill
+            }
+            fn waybill_mut(&mut self) -> &mut Waybill {
+                &mut self.waybill
+            }
+            fn check(&self) -> Result<(), String> {
+                if self.key == "bad" { Err("this key is bad".to_owned()) } else { Ok(()) }
+            }
+        }
+    };
+}
+event!(Number, "numbers");
+event!(Counted, "sums");
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sum {
+    sum: i64,
+}
+
+pub struct Tally(Arc<AtomicBool>);
+
+impl Stage for Tally {
+    const NAME: &'static str = "tally";
+    const FLOW: &'static str = "test";
+    const SPAN: &'static str = "test.tally";
+    const TABLE: Table = Table("picks");
+    const PATIENCE: Duration = Duration::from_millis(400);
+    type Event = Number;
+    type State = Sum;
+    type Shared = ();
+
+    fn decide(&self, (): &mut (), state: Option<&Sum>, event: &Number, _: jiff::Timestamp) -> Outcome<Sum> {
+        let wait = Duration::from_millis(50);
+        let filler = if event.what == Do::AnswerTooLarge { "x".repeat(600 << 10) } else { String::new() };
+        match event.what {
+            Do::Emit if state.is_some() => Outcome::Repeat,
+            Do::ParkUntilReleased if !self.0.load(SeqCst) => Outcome::Park { wait, why: "not released".into() },
+            Do::ParkForEver => Outcome::Park { wait, why: "never".into() },
+            Do::Ignore => Outcome::Ignore("asked to"),
+            Do::Reject => Outcome::Reject(Refusal::new("not_wanted", "the stage does not want it")),
+            Do::Panic => panic!("asked to"),
+            Do::Emit | Do::Add | Do::AnswerTooLarge | Do::ParkUntilReleased => {
+                let sum = state.map_or(0, |s| s.sum) + event.number;
+                let waybill = Waybill::default();
+                Outcome::Emit(Decision {
+                    state: Sum { sum },
+                    events: vec![Box::new(Counted { key: event.key.clone(), sum, filler, waybill })],
+                    span: Details::default(),
+                })
+            }
+        }
+    }
+}
+
+/// The value of a text header.
+pub fn text<'a>(record: &'a Record, name: &str) -> &'a str {
+    record.header(name).unwrap_or_default()
+}
+
+/// The sum an answer tells.
+pub fn sum(answer: &Record) -> i64 {
+    serde_json::from_slice::<Counted>(answer.payload.as_deref().unwrap()).unwrap().sum
+}
+
+pub fn message(id: &str, key: &str, number: i64, what: Do) -> Message {
+    let stamp = |stage: &str, n: u8| {
+        serde_json::json!({"stage": stage, "trace_id": format!("{n:032x}"), "span_id": format!("{n:016x}"),
+            "trace_flags": "01", "started_at": "2026-11-21T10:00:00Z", "ended_at": "2026-11-21T10:00:01Z"})
+    };
+    let payload = serde_json::json!({
+        "key": key, "number": number, "what": what, "waybill": [stamp("first", 1), stamp("second", 2)]});
+    Message {
+        topic: "numbers".into(),
+        key: Some(key.as_bytes().to_vec()),
+        payload: Some(payload.to_string().into_bytes()),
+        headers: vec![
+            Header::new("ce_id", id),
+            Header::new("ce_type", "numbers.v1"),
+            Header::new("ce_time", "2026-11-21T10:00:01Z"),
+            Header::new("ce_source", "/test/elsewhere"),
+            Header::new("ce_traceparent", ORIGIN),
+            Header::new("traceparent", PRODUCER),
+        ],
+    }
+}
+
+/// Records that cannot be accepted, each with the reason it must be given.
+pub fn bad_records() -> Vec<(&'static str, Message)> {
+    let good = message("id", "k", 1, Do::Emit);
+    let with = |name: &'static str, value: &str| {
+        let mut m = good.clone();
+        m.headers.retain(|h| h.name != name);
+        m.headers.push(Header::new(name, value));
+        m
+    };
+    let without = |name: &str| {
+        let mut m = good.clone();
+        m.headers.retain(|h| h.name != name);
+        m
+    };
+    vec![
+        ("no_key", Message { key: None, ..good.clone() }),
+        ("no_payload", Message { payload: None, ..good.clone() }),
+        ("unreadable", Message { payload: Some(b"{\"key\": \xff".to_vec()), ..good.clone() }),
+        ("key_mismatch", Message { key: Some(b"other".to_vec()), ..good.clone() }),
+        ("missing_header", without("ce_id")),
+        ("bad_header", with("ce_time", "yesterday")),
+        ("unknown_version", with("ce_type", "numbers.v9")),
+        ("unknown_type", with("ce_type", "letters.v1")),
+        ("invalid", message("id", "bad", 1, Do::Emit)),
+    ]
+}
+
+/// A broker, a database, a stage.
+pub struct World {
+    pub broker: MemoryBroker,
+    store: Store,
+    released: Arc<AtomicBool>,
+    _folder: tempfile::TempDir,
+}
+
+/// A running loop.
+pub struct Running {
+    shutdown: Shutdown,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn stop(self) {
+        self.shutdown.request();
+        self.thread.join().unwrap();
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let broker = MemoryBroker::default();
+        for topic in ["numbers", "sums", "dead.tally"] {
+            broker.create_topic(topic, 3);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let mut store = Store::open(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        World { broker, store, released: Arc::default(), _folder: folder }
+    }
+
+    pub fn start(&self) -> Running {
+        self.start_with_sink(true)
+    }
+
+    /// With `sink` false, what is published is never acknowledged.
+    pub fn start_with_sink(&self, sink: bool) -> Running {
+        let config = TelemetryConfig {
+            service: "test".into(),
+            environment: "test".into(),
+            instance: "1".into(),
+            baggage: vec![],
+            export: false,
+        };
+        let telemetry = Telemetry::start(&config).unwrap();
+        let shutdown = Shutdown::default();
+        let source = self.broker.join("waybill.tally", "numbers");
+        let nowhere = MemoryBroker::default();
+        nowhere.set_away(true);
+        let sink = if sink { self.broker.sink() } else { nowhere.sink() };
+        let thread = run(Tally(self.released.clone()), source, sink, self.store.another(), telemetry, &shutdown);
+        Running { shutdown, thread }
+    }
+
+    pub fn release(&self) {
+        self.released.store(true, SeqCst);
+    }
+
+    pub fn send(&self, key: &str, number: i64, what: Do) {
+        self.send_as(&format!("{key}-{number}"), key, number, what);
+    }
+
+    pub fn send_as(&self, id: &str, key: &str, number: i64, what: Do) {
+        self.send_message(message(id, key, number, what));
+    }
+
+    pub fn send_message(&self, message: Message) {
+        let mut sink = self.broker.sink();
+        sink.send(&[message]);
+        sink.wait(Duration::ZERO).unwrap().unwrap();
+    }
+
+    pub fn answers(&self) -> Vec<Record> {
+        self.broker.records("sums")
+    }
+
+    pub fn committed(&self) -> i64 {
+        let offsets: BTreeMap<i32, i64> = self.broker.committed("waybill.tally", "numbers");
+        offsets.values().sum()
+    }
+
+    /// The state kept under a key.
+    pub async fn kept(&self, key: &str) -> Option<String> {
+        let mut store = self.store.another();
+        let mut tx = store.begin().await.unwrap();
+        let known = tx.known(Table("picks"), "tally", &[key]).await.unwrap();
+        tx.commit().await.unwrap();
+        known.decided.into_iter().next().map(|d| d.state.replace("\":", "\": "))
+    }
+
+    pub async fn until_answered(&self, count: usize) {
+        let what = format!("{count} answers");
+        eventually(&what, LIMIT, async || match self.answers().len() {
+            found if found >= count => Ok(()),
+            found => Err(format!("{found} answers")),
+        })
+        .await;
+    }
+
+    pub async fn until_committed(&self, count: i64) {
+        let what = format!("{count} offsets committed");
+        eventually(&what, LIMIT, async || match self.committed() {
+            found if found >= count => Ok(()),
+            found => Err(format!("{found} committed")),
+        })
+        .await;
+    }
+
+    pub async fn until_dead(&self, count: usize) -> Vec<Record> {
+        let what = format!("{count} dead letters");
+        eventually(&what, LIMIT, async || match self.broker.records("dead.tally") {
+            found if found.len() >= count => Ok(found),
+            found => Err(format!("{} dead letters", found.len())),
+        })
+        .await
+    }
+
+    pub async fn until_nothing_is_parked(&self) {
+        eventually("nothing is parked", LIMIT, async || {
+            let mut store = self.store.another();
+            let mut tx = store.begin().await.map_err(|e| e.to_string())?;
+            let parked: i64 = match tx.connection() {
+                Connection::Sqlite(c) => sqlx::query_scalar("select count(*) from parked").fetch_one(c).await.unwrap(),
+                Connection::Postgres(_) => unreachable!(),
+            };
+            tx.commit().await.map_err(|e| e.to_string())?;
+            if parked == 0 { Ok(()) } else { Err(format!("{parked} parked")) }
+        })
+        .await;
+    }
+}
+
+fn run(
+    stage: Tally,
+    source: waybill_spine::memory::MemorySource,
+    sink: waybill_spine::memory::MemorySink,
+    store: Store,
+    telemetry: Telemetry,
+    shutdown: &Shutdown,
+) -> JoinHandle<()> {
+    let pulse = Health::default().pulse("tally");
+    let shutdown = shutdown.clone();
+    std::thread::spawn(move || {
+        let clock: Clock = system_clock;
+        let runner =
+            Runner::new(stage, "", (source, sink), store, &telemetry, pulse, shutdown, Policy::default(), clock);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(runner.run()).unwrap();
+    })
+}
