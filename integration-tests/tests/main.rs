@@ -1,0 +1,10 @@
+//! The whole of it: real Kafka, real Postgres, real processes of the real binary.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop here")]
+
+mod chain;
+mod commands;
+mod faults;
+mod shop;
+mod telemetry;
+mod topics;

@@ -1,0 +1,181 @@
+//! A shop for a test: topics and a database of its own, and the binary to run on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+use waybill_harness::{Database, Process, Rec, Scope, count_topic, eventually, kafka, postgres, read_topic};
+
+/// Long enough for a loaded machine; nobody waits for it unless something is wrong.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+pub struct Shop {
+    pub bootstrap: String,
+    pub scope: Scope,
+    pub database: String,
+    envs: Vec<(String, String)>,
+    _home: Option<Database>,
+}
+
+impl Shop {
+    /// On the shared servers, with topics applied and `each` units in every bin; `None` where there are none.
+    pub async fn open(name: &str, each: u32) -> Option<Self> {
+        let database = postgres()?.create_database(name).await.unwrap();
+        let url = database.url().to_owned();
+        let shop = Shop::on(name, &url).await?;
+        shop.done(&["bins", "load", "--test-goods", &each.to_string()]);
+        Some(Shop { _home: Some(database), ..shop })
+    }
+
+    /// On a database that the test owns.
+    pub async fn on(name: &str, database: &str) -> Option<Self> {
+        let bootstrap = kafka()?.bootstrap().to_owned();
+        let scope = Scope::new(&bootstrap, name);
+        let shop = Shop { bootstrap, scope, database: database.to_owned(), envs: vec![telemetry_off()], _home: None };
+        shop.done(&["topics", "apply"]);
+        Some(shop)
+    }
+
+    /// The same shop where its topics are not.
+    pub fn without_topics(self) -> Self {
+        Shop { scope: Scope::new(&self.bootstrap, "no-topics"), ..self }
+    }
+
+    /// Spans and metrics go to `endpoint`, quickly.
+    pub fn export_to(&mut self, endpoint: &str) {
+        self.envs = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "300"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.envs.push((key.to_owned(), value.to_owned()));
+    }
+
+    fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        let mut all = args.to_vec();
+        all.extend(["--brokers", &self.bootstrap, "--database", &self.database, "--prefix", self.scope.prefix()]);
+        all
+    }
+
+    /// Runs a command to its end.
+    pub fn command(&self, args: &[&str]) -> Output {
+        std::process::Command::new(binary()).args(self.args(args)).envs(self.envs.clone()).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn done(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "waybill {args:?}: {} {error}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts a process of these stages.
+    pub fn run(&self, stages: &[&str]) -> Process {
+        let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
+        Process::spawn(binary(), self.args(&args), self.envs.clone()).unwrap()
+    }
+
+    pub fn read(&self, topic: &str) -> Vec<Rec> {
+        read_topic(&self.bootstrap, &self.scope.topic(topic)).unwrap()
+    }
+
+    pub fn count(&self, topic: &str) -> i64 {
+        count_topic(&self.bootstrap, &self.scope.topic(topic)).unwrap()
+    }
+
+    /// Waits until so many distinct orders stand on `topic`.
+    pub async fn until(&self, topic: &str, orders: usize) -> Vec<Rec> {
+        eventually(&format!("{orders} orders on {topic}"), LIMIT, async || {
+            // Counting is cheap, reading is not.
+            let records = self.count(topic);
+            if records < i64::try_from(orders).unwrap() {
+                return Err(format!("{records} records"));
+            }
+            let records = self.read(topic);
+            let found = distinct(&records).len();
+            if found >= orders { Ok(records) } else { Err(format!("{found} orders in {} records", records.len())) }
+        })
+        .await
+    }
+
+    /// Waits until a stage has committed everything that stands on its topic.
+    pub async fn until_committed(&self, stage: &str, topic: &str) {
+        eventually(&format!("{stage} has committed all of {topic}"), LIMIT, async || {
+            let group = self.scope.group(&format!("waybill.{stage}"));
+            let committed = waybill_harness::committed(&self.bootstrap, &group, &self.scope.topic(topic));
+            let committed: i64 = committed.map_err(|e| e.to_string())?.iter().map(|(_, offset)| offset.max(&0)).sum();
+            let records = self.count(topic);
+            if committed == records { Ok(()) } else { Err(format!("{committed} of {records}")) }
+        })
+        .await;
+    }
+
+    /// One number from the database.
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// What always holds of a drained shop, told by topics and tables alone. `units`: in the bins at the start.
+    pub async fn check(&self, orders: usize, units: i64) {
+        let placed = self.read("orders.new");
+        let shipped = self.read("orders.shipped");
+        let picked = self.read("orders.picked");
+        assert_eq!(distinct(&placed).len(), orders);
+        assert_eq!(distinct(&shipped), distinct(&picked), "what was picked was shipped");
+        for topic in ["dead.pick", "dead.pack", "dead.ship"] {
+            assert_eq!(self.count(topic), 0, "{topic}");
+        }
+        // A record may stand twice, but only as the same event.
+        for records in [&shipped, &picked, &self.read("orders.packed"), &self.read("orders.short")] {
+            once_by_id(records);
+        }
+        let mut labels = BTreeSet::new();
+        for event in once_by_id(&shipped).values() {
+            for parcel in event["parcels"].as_array().unwrap() {
+                let number = parcel["tracking_number"].as_str().unwrap().to_owned();
+                assert!(waybill_fulfilment::is_valid_tracking_number(&number), "{number}");
+                assert!(labels.insert(number), "a label stands on two parcels");
+            }
+        }
+        assert_eq!(self.number("select count(*) from shipments").await as usize, distinct(&shipped).len());
+        assert_eq!(self.number("select count(*) from picks").await as usize, orders);
+        let taken: i64 = once_by_id(&picked)
+            .values()
+            .flat_map(|event| event["lines"].as_array().unwrap().iter())
+            .map(|line| line["quantity"].as_i64().unwrap())
+            .sum();
+        assert_eq!(self.number("select sum(quantity)::int8 from bins").await, units - taken, "bins add up");
+    }
+}
+
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_waybill"))
+}
+
+fn telemetry_off() -> (String, String) {
+    ("OTEL_SDK_DISABLED".to_owned(), "true".to_owned())
+}
+
+/// The keys of records.
+pub fn distinct(records: &[Rec]) -> BTreeSet<&str> {
+    records.iter().map(|r| r.key_str().unwrap()).collect()
+}
+
+/// The events by their id; the same id must always be the same event.
+pub fn once_by_id(records: &[Rec]) -> BTreeMap<String, serde_json::Value> {
+    let mut events: BTreeMap<String, &Rec> = BTreeMap::new();
+    for record in records {
+        let id = record.header("ce_id").unwrap();
+        let first = events.entry(id.to_owned()).or_insert(record);
+        assert_eq!(first.payload, record.payload, "{id} stands for two events");
+        assert_eq!(first.headers, record.headers, "{id} stands for two events");
+    }
+    events.into_iter().map(|(id, record)| (id, record.json().unwrap())).collect()
+}

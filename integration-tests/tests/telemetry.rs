@@ -1,0 +1,181 @@
+//! The spans and metrics of a run, caught over OTLP, against `docs/telemetry.md`.
+
+use crate::shop::{LIMIT, Shop};
+use std::collections::{BTreeMap, BTreeSet};
+use waybill_harness::{Caught, Collector, eventually};
+
+const ORDERS: usize = 100;
+const CONTRACT: &str = include_str!("../../docs/telemetry.md");
+
+/// Names that the conventions have given up.
+const DEPRECATED: [&str; 9] = [
+    "messaging.operation",
+    "messaging.kafka.consumer.group",
+    "messaging.kafka.message.offset",
+    "messaging.kafka.destination.partition",
+    "messaging.client_id",
+    "db.system",
+    "db.operation",
+    "http.method",
+    "net.peer.name",
+];
+
+struct Run {
+    shop: Shop,
+    collector: Collector,
+}
+
+/// All orders shipped, all spans and a few rounds of metrics caught.
+async fn run(name: &str) -> Option<Run> {
+    let mut shop = Shop::open(name, 1_000).await?;
+    let collector = Collector::start().unwrap();
+    shop.export_to(&collector.endpoint());
+    let processes = ["pick", "pack", "ship"].map(|stage| shop.run(&[stage]));
+    shop.done(&["produce", "orders", "--count", &ORDERS.to_string(), "--seed", "3", "--lines", "3"]);
+    shop.until("orders.shipped", ORDERS).await;
+    eventually("all spans are exported", LIMIT, async || match stage_spans(&collector).len() {
+        found if found == 4 * ORDERS => Ok(()),
+        found => Err(format!("{found} stage spans")),
+    })
+    .await;
+    eventually("the lag is reported", LIMIT, async || {
+        let names: BTreeSet<String> = collector.metrics().into_iter().map(|m| m.name).collect();
+        if names.contains("waybill.consumer.lag") { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    drop(processes);
+    Some(Run { shop, collector })
+}
+
+fn stage_spans(collector: &Collector) -> Vec<Caught> {
+    collector.spans().into_iter().filter(|s| s.parent().is_none()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_spans_form_exactly_the_picture_of_the_contract() {
+    let Some(Run { shop, collector }) = run("picture").await else { return };
+    let spans = collector.spans();
+    let known: BTreeSet<(String, String)> = spans.iter().map(|s| (s.trace_id(), s.span_id())).collect();
+    assert_eq!(known.len(), spans.len(), "no span is exported twice");
+    let mut orders: BTreeMap<String, Vec<&Caught>> = BTreeMap::new();
+    let mut items: BTreeMap<(String, String), Vec<&Caught>> = BTreeMap::new();
+    for span in &spans {
+        match span.parent() {
+            None => orders.entry(text(span, "order.id")).or_default().push(span),
+            Some(parent) => items.entry((span.trace_id(), parent)).or_default().push(span),
+        }
+    }
+    assert_eq!(orders.len(), ORDERS);
+    for (order, mut journey) in orders {
+        journey.sort_by_key(|s| s.span.start_time_unix_nano);
+        let names: Vec<&str> = journey.iter().map(|s| s.name()).collect();
+        assert_eq!(names, ["checkout.complete", "warehouse.pick", "warehouse.pack", "shipping.dispatch"], "{order}");
+        let traces: BTreeSet<String> = journey.iter().map(|s| s.trace_id()).collect();
+        assert_eq!(traces.len(), 4, "{order}: a trace a stage");
+        let stages = ["checkout", "pick", "pack"];
+        for (index, span) in journey.iter().enumerate() {
+            let expected: Vec<_> =
+                (0..index).map(|i| (journey[i].trace_id(), journey[i].span_id(), "follows_from", stages[i])).collect();
+            let links = span.links();
+            let found: Vec<_> = links
+                .iter()
+                .map(|(t, s, a)| {
+                    (t.clone(), s.clone(), a["link.type"].as_str().unwrap(), a["link.stage"].as_str().unwrap())
+                })
+                .collect();
+            assert_eq!(found, expected, "{order}: links of {}", span.name());
+        }
+        let pick = journey[1];
+        let children = items.remove(&(pick.trace_id(), pick.span_id())).unwrap_or_default();
+        assert_eq!(children.len(), 3, "{order}: one child a line");
+        assert!(children.iter().all(|c| c.name() == "warehouse.pick_item"));
+    }
+    assert!(items.is_empty(), "no span has a parent that is not there");
+
+    // What was published is what was exported.
+    for record in shop.read("orders.shipped") {
+        let copy: serde_json::Value = serde_json::from_str(record.header("waybill_span").unwrap()).unwrap();
+        let id = (copy["trace_id"].as_str().unwrap().to_owned(), copy["span_id"].as_str().unwrap().to_owned());
+        assert!(known.contains(&id));
+    }
+}
+
+fn text(span: &Caught, attribute: &str) -> String {
+    span.attributes()[attribute].as_str().unwrap().to_owned()
+}
+
+/// The attributes that the contract's table lists for a span, and its kind.
+fn contract(span: &str) -> (BTreeSet<String>, String) {
+    let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{span}`"))).unwrap_or_else(|| panic!("{span}"));
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    let names = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    (names, cells[2].to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_keep_the_contract() {
+    let Some(Run { collector, .. }) = run("contract").await else { return };
+    let (messaging, _) = contract("messaging");
+    for span in collector.spans() {
+        let name = span.name().to_owned();
+        let (mut expected, kind) = contract(&name);
+        assert_eq!(format!("{:?}", span.kind()).to_uppercase(), kind, "{name}");
+        if kind == "CONSUMER" {
+            expected.extend(messaging.clone());
+        }
+        let found: BTreeSet<String> = span.attributes().keys().map(ToString::to_string).collect();
+        assert_eq!(found, expected, "{name}");
+        for old in DEPRECATED {
+            assert!(!found.contains(old), "{name} has {old}");
+        }
+        let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{name}`"))).unwrap();
+        for (event, _) in span.events() {
+            assert!(row.contains(&format!("`{event}`")), "{name} has an event {event}");
+        }
+        assert!(span.scope_name.starts_with("waybill."), "{}", span.scope_name);
+        assert!(span.schema_url.starts_with("https://opentelemetry.io/schemas/"), "{}", span.schema_url);
+        let service = span.resource["service.name"].as_str().unwrap().to_owned();
+        let stage = ["checkout", "pick", "pack", "ship"].into_iter().find(|s| service == format!("waybill-{s}"));
+        assert!(stage.is_some(), "{service}");
+        for key in ["service.version", "service.instance.id", "deployment.environment.name", "deployment.environment"] {
+            assert!(span.resource.contains_key(key), "{key}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_keep_the_contract() {
+    let Some(Run { collector, .. }) = run("metrics").await else { return };
+    let expected = [
+        ("messaging.client.consumed.messages", "{message}"),
+        ("messaging.client.sent.messages", "{message}"),
+        ("messaging.process.duration", "s"),
+        ("messaging.client.operation.duration", "s"),
+        ("fulfilment.stage.duration", "s"),
+        ("fulfilment.order.age", "s"),
+        ("waybill.consumer.lag", "{record}"),
+        ("waybill.spans.dropped", "{span}"),
+    ];
+    let metrics = collector.metrics();
+    for (name, unit) in expected {
+        let metric = metrics.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(metric.unit, unit, "{name}");
+    }
+    for metric in &metrics {
+        let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{}`", metric.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is not in the contract", metric.name));
+        for point in &metric.points {
+            for key in point.attributes.keys() {
+                assert!(row.contains(&format!("`{key}`")), "{}: attribute {key} is not in the contract", metric.name);
+            }
+        }
+    }
+    let shipped = metrics
+        .iter()
+        .filter(|m| m.name == "fulfilment.order.age")
+        .flat_map(|m| &m.points)
+        .filter(|p| p.attributes.get("stage").is_some_and(|s| *s == "ship"))
+        .map(|p| p.count)
+        .max();
+    assert_eq!(shipped, Some(ORDERS as u64), "the age of every order is recorded once");
+}
