@@ -88,6 +88,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// librdkafka's own log: its errors also come as events, which [`Told`] tells.
+fn log(facility: &str, message: &str) {
+    tracing::debug!(target: "librdkafka", facility, "{message}");
+}
+
 /// Says once in a while that the broker is out of reach: librdkafka reports it many times a second.
 #[derive(Default)]
 struct Told(Mutex<Option<Instant>>);
@@ -142,6 +147,10 @@ impl ClientContext for Member {
                 }
             }
         }
+    }
+
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -353,6 +362,10 @@ impl Reports {
 }
 
 impl ClientContext for Reports {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             lock(&self.state).fatal = Some(reason.to_owned());

@@ -304,7 +304,7 @@ fn stderr_layer<S>() -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    // Libraries speak through our own messages; RUST_LOG brings theirs back.
+    // What libraries have to say, our own messages say; RUST_LOG=librdkafka=debug brings the client's.
     let default = EnvFilter::new("off,waybill=info");
     let filter = EnvFilter::try_from_default_env().unwrap_or(default);
     tracing_subscriber::fmt::layer()
