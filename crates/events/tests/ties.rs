@@ -1,0 +1,78 @@
+//! Topics, schemas, examples and Rust types say the same. (Stages are tied in `cli`, which knows them all.)
+
+#![expect(clippy::unwrap_used, reason = "a test may stop here")]
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use waybill_events::{OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort};
+use waybill_spine::Event;
+use waybill_topics::Catalogue;
+
+fn schemas() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../schemas")
+}
+
+fn cases(folder: PathBuf) -> Vec<(PathBuf, Value)> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    files.map(|path| (path.clone(), serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap())).collect()
+}
+
+/// Ties one Rust type to its topic, its schema and its examples.
+fn tie<E: Event>() -> &'static str {
+    let catalogue = Catalogue::built_in().unwrap();
+    let topic = catalogue.topic(E::TOPIC).unwrap();
+    assert_eq!(topic.schema.as_ref().unwrap().to_string(), E::SCHEMA);
+    assert!(schemas().join(format!("{}.json", E::SCHEMA)).exists());
+    let valid = cases(schemas().join("examples").join(E::TOPIC));
+    assert!(valid.len() >= 2, "{}: too few examples", E::TOPIC);
+    for (path, example) in valid {
+        let event: E = serde_json::from_value(example.clone()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        event.check().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(event.key(), example["order_id"], "{}", path.display());
+        let written = serde_json::to_value(&event).unwrap();
+        assert_eq!(written, example, "{}: what is read is written again, nothing lost", path.display());
+    }
+    E::TOPIC
+}
+
+#[test]
+fn every_event_is_tied_to_its_topic_schema_and_examples() {
+    let tied =
+        [tie::<OrderPlaced>(), tie::<OrderPicked>(), tie::<OrderShort>(), tie::<OrderPacked>(), tie::<OrderShipped>()];
+    let catalogue = Catalogue::built_in().unwrap();
+    let with_schema: BTreeSet<&str> =
+        catalogue.topics().iter().filter(|t| t.schema.is_some()).map(|t| t.name.as_str()).collect();
+    assert_eq!(with_schema, BTreeSet::from(tied), "a topic has an event, an event has a topic");
+}
+
+/// What a schema refuses, a stage refuses too, unless it only concerns writers.
+#[test]
+fn bad_orders_are_refused_by_the_type_as_by_the_schema() {
+    // Writers announce what they add, readers ignore what they do not know; a bad context costs only its link.
+    let writers_only = [
+        "an-email-address",
+        "line-with-a-price",
+        "missing-waybill",
+        "span-id-not-hexadecimal",
+        "stamp-not-in-utc",
+        "stamp-without-an-end",
+        "trace-flags-a-number",
+        "trace-id-all-zero",
+        "trace-id-too-short",
+        "trace-id-upper-case",
+        "unknown-property",
+    ];
+    let mut refused = 0;
+    for (path, example) in cases(schemas().join("examples/orders.new/invalid")) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if writers_only.contains(&name.as_str()) {
+            continue;
+        }
+        let event = serde_json::from_value::<OrderPlaced>(example).map_err(|e| e.to_string());
+        assert!(event.and_then(|e| e.check()).is_err(), "{name} is accepted");
+        refused += 1;
+    }
+    assert!(refused >= 10, "only {refused} cases were tried");
+}
