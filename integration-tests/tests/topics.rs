@@ -1,6 +1,13 @@
-//! `waybill topics` against a real cluster.
+//! `topics.yaml` against a real cluster, the stages, and what a run writes.
 
 use crate::shop::Shop;
+use jsonschema::Registry;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_spine::{Event, Stage};
+use waybill_topics::Catalogue;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_are_created_once_and_a_keyed_one_never_grows() {
@@ -14,8 +21,57 @@ async fn topics_are_created_once_and_a_keyed_one_never_grows() {
     assert!(told.contains("growing would move keys to other partitions"), "{told}");
 
     let list = shop.done(&["topics", "list"]);
-    for topic in waybill_topics::Catalogue::built_in().unwrap().topics() {
+    for topic in Catalogue::built_in().unwrap().topics() {
         let line = list.lines().find(|line| line.starts_with(&shop.scope.topic(&topic.name))).unwrap();
         assert_eq!(line.split_whitespace().nth(1), Some("6"), "still as it was made: {line}");
+    }
+}
+
+/// What a stage reads and writes, by its own word, is what `topics.yaml` says.
+fn tied<S: Stage>(catalogue: &Catalogue) -> Vec<String> {
+    let read: Vec<&str> = catalogue.consumed_by(S::NAME).map(|t| t.name.as_str()).collect();
+    assert_eq!(read, [S::Event::TOPIC], "{}", S::NAME);
+    let written: Vec<String> = catalogue.owned_by(S::NAME).map(|t| t.name.clone()).collect();
+    assert!(written.contains(&format!("dead.{}", S::NAME)), "{}", S::NAME);
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
+    let catalogue = Catalogue::built_in().unwrap();
+    let mut written = BTreeSet::from(["orders.new".to_owned()]);
+    written.extend([tied::<Pick>(&catalogue), tied::<Pack>(&catalogue), tied::<Ship>(&catalogue)].concat());
+    let declared: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
+    assert_eq!(written, declared, "every topic has a stage that writes it, or the checkout");
+
+    // Few goods, so that there are short lines too.
+    let Some(shop) = Shop::open("schemas", 2).await else { return };
+    let _process = shop.run(&["all"]);
+    shop.done(&["produce", "orders", "--count", "300", "--seed", "9"]);
+    shop.until_committed("pick", "orders.new").await;
+    shop.until_committed("pack", "orders.picked").await;
+    shop.until_committed("ship", "orders.packed").await;
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+    let json = |file: String| -> Value { serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap() };
+    let shared = json("waybill.v1.json".to_owned());
+    let id = shared["$id"].as_str().unwrap().to_owned();
+    let registry = Registry::new().add(&id, shared).unwrap().prepare().unwrap();
+    for topic in catalogue.topics() {
+        let Some(schema) = &topic.schema else { continue };
+        let document = json(schema.file());
+        let options = jsonschema::options().with_registry(&registry).should_validate_formats(true);
+        let validator = options.build(&document).unwrap();
+        let records = shop.read(&topic.name);
+        assert!(!records.is_empty(), "{}", topic.name);
+        for record in records {
+            assert_eq!(record.header("ce_type"), Some(schema.to_string().as_str()));
+            assert_eq!(record.header("ce_dataschema"), Some(schema.id().as_str()));
+            assert_eq!(record.header("ce_source"), Some(format!("/waybill/{}", topic.owner).as_str()));
+            let event = record.json().unwrap();
+            let wrong: Vec<String> =
+                validator.iter_errors(&event).map(|e| format!("{}: {e}", e.instance_path())).collect();
+            assert!(wrong.is_empty(), "{}: {wrong:?}", topic.name);
+        }
     }
 }

@@ -1,0 +1,21 @@
+# List the recipes
+default:
+    @just --list
+
+# See it work, with nothing installed
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# Run all tests; real Kafka and Postgres are started where none are named
+test *args:
+    cargo test --workspace {{args}}
+
+# Format, lint, check the compose file
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    docker-compose --file docker-compose.yml config --quiet
+
+# What CI runs
+ci:
+    CI=true bash .ci/run
