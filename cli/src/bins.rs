@@ -32,7 +32,7 @@ pub struct Load {
 
 /// Runs the command.
 pub fn bins(config: &Config, command: &Command) -> anyhow::Result<Ended> {
-    waybill_telemetry::log_to_stderr();
+    waybill_telemetry::log_to_stderr("info");
     let bins = match command {
         Command::Load(Load { from: Some(file), .. }) => read(file)?,
         Command::Load(Load { test_goods, .. }) => catalogue::bins(test_goods.unwrap_or_default().into()),

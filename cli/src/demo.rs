@@ -30,8 +30,7 @@ const STEPS: [(&str, &str); 4] =
     [("orders.new", "placed"), ("orders.picked", "picked"), ("orders.packed", "packed"), ("orders.shipped", "shipped")];
 
 const WATCHED: [&str; 5] = ["orders.new", "orders.picked", "orders.short", "orders.packed", "orders.shipped"];
-const NEXT: &str = "\
-  docker compose up -d                  Kafka, Postgres, a collector, Jaeger
+const NEXT: &str = "  docker compose up -d                  Kafka, Postgres, a collector, Jaeger
   waybill topics apply                  the topics
   waybill bins load --test-goods 1000   goods for the test orders
   waybill run all                       the stages
@@ -73,7 +72,7 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
         waybill_fulfilment::load_bins(&mut store, &catalogue::bins(i64::try_from(args.orders / 55 + 1)?)).await?;
         anyhow::Ok(store)
     })?;
-    waybill_telemetry::log_to_stderr();
+    waybill_telemetry::log_to_stderr("warn");
     let shutdown = Shutdown::default();
     let mut running = Running::new(kafka.clone(), store, Health::default(), shutdown.clone(), Policy::default());
     running.start(Pick, telemetry("pick"))?;

@@ -43,7 +43,7 @@ fn tell(change: &Change) {
 
 /// Runs the command.
 pub fn topics(config: &Config, command: &Command) -> anyhow::Result<Ended> {
-    waybill_telemetry::log_to_stderr();
+    waybill_telemetry::log_to_stderr("info");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let catalogue = Catalogue::built_in()?;
     let kafka = config.kafka();

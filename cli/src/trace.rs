@@ -18,7 +18,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn trace(config: &Config, args: &Args) -> anyhow::Result<Ended> {
-    waybill_telemetry::log_to_stderr();
+    waybill_telemetry::log_to_stderr("info");
     let journey = Journey::read(&config.kafka(), &args.order)?;
     if journey.events.is_empty() && journey.dead.is_empty() {
         eprintln!("no topic knows of order {}: is the id right, and --brokers and --prefix?", args.order);

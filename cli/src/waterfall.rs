@@ -159,7 +159,8 @@ pub fn human(duration: SignedDuration) -> String {
     let micros = duration.as_micros().max(0);
     let (s, m, h) = (1_000_000, 60_000_000, 3_600_000_000);
     match micros {
-        0..1_000 => format!("{micros} µs"),
+        0 => format!("{} ns", duration.as_nanos().max(0)),
+        1..1_000 => format!("{micros} µs"),
         1_000..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
         10_000..1_000_000 => format!("{} ms", micros / 1_000),
         _ if micros < m => format!("{:.1} s", micros as f64 / 1e6),
@@ -176,7 +177,8 @@ mod tests {
     #[test]
     fn durations_are_told_in_two_figures() {
         for (micros, told) in [
-            (0, "0 µs"),
+            (0, "0 ns"),
+            (7, "7 µs"),
             (1_500, "1.5 ms"),
             (42_000, "42 ms"),
             (1_300_000, "1.3 s"),

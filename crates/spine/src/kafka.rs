@@ -114,6 +114,7 @@ impl Told {
 /// What librdkafka's callbacks tell the loop.
 #[derive(Default)]
 struct Member {
+    stage: String,
     owned: Mutex<BTreeSet<(String, i32)>>,
     /// The assignment changed since partitions were last paused or resumed.
     changed: AtomicBool,
@@ -175,7 +176,7 @@ impl ConsumerContext for Member {
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }
         self.changed.store(true, Relaxed);
-        tracing::info!(partitions = owned.len(), "assignment changed");
+        tracing::info!(stage = self.stage, partitions = owned.len(), "assignment changed");
     }
 
     fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {
@@ -203,7 +204,8 @@ impl KafkaSource {
     pub fn join(config: &KafkaConfig, stage: &str, topics: &[&str]) -> Result<Self, BrokerError> {
         let mut client = config.client(&CONSUMER, stage);
         client.set("group.id", format!("{}waybill.{stage}", config.prefix));
-        let consumer: BaseConsumer<Member> = client.create_with_context(Member::default()).map_err(fatal)?;
+        let consumer: BaseConsumer<Member> =
+            client.create_with_context(Member { stage: stage.to_owned(), ..Member::default() }).map_err(fatal)?;
         let names: Vec<String> = topics.iter().map(|t| format!("{}{t}", config.prefix)).collect();
         consumer.subscribe(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fatal)?;
         Ok(KafkaSource {

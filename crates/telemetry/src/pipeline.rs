@@ -255,7 +255,7 @@ impl Telemetry {
         // Only our own spans: a client library's would be noise in a journey.
         let layer = layer.with_filter(EnvFilter::new("waybill=info"));
         // A second call keeps the first subscriber: one process, one log.
-        let _ = tracing_subscriber::registry().with(layer).with(stderr_layer()).try_init();
+        let _ = tracing_subscriber::registry().with(layer).with(stderr_layer("info")).try_init();
     }
 
     /// Exports what waits, for at most [`CLOSE_LIMIT`], and says what was dropped over the whole run.
@@ -295,17 +295,17 @@ fn ignore(result: Result<(), OTelSdkError>) {
     }
 }
 
-/// Logs to stderr for a command that exports nothing.
-pub fn log_to_stderr() {
-    let _ = tracing_subscriber::registry().with(stderr_layer()).try_init();
+/// Logs from `level` up to stderr, for a command that exports nothing.
+pub fn log_to_stderr(level: &str) {
+    let _ = tracing_subscriber::registry().with(stderr_layer(level)).try_init();
 }
 
-fn stderr_layer<S>() -> impl Layer<S>
+fn stderr_layer<S>(level: &str) -> impl Layer<S> + use<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     // What libraries have to say, our own messages say; RUST_LOG=librdkafka=debug brings the client's.
-    let default = EnvFilter::new("off,waybill=info");
+    let default = EnvFilter::new(format!("off,waybill={level}"));
     let filter = EnvFilter::try_from_default_env().unwrap_or(default);
     tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
