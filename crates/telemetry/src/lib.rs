@@ -7,11 +7,13 @@
 mod context;
 mod pipeline;
 mod record;
+mod settings;
 mod wire;
 
 pub use context::{Carrier, Incoming, Stamp, Waybill, traceparent};
-pub use pipeline::{Dropped, SpanExport, Telemetry, TelemetryConfig, TelemetryError, log_to_stderr};
+pub use pipeline::{Dropped, SpanExport, Telemetry, log_to_stderr};
 pub use record::{ChildSpan, SpanEvent, SpanKind, SpanLink, SpanRecord, Status};
+pub use settings::{TelemetryConfig, TelemetryError};
 
 /// Schema of the semantic conventions that span and metric names follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";

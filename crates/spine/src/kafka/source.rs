@@ -1,115 +1,18 @@
-//! Kafka through librdkafka.
-//!
-//! Defaults that librdkafka does not have, each with its reason, are in [`KafkaConfig`]; any of its
-//! properties can be set over them.
+//! A member of a consumer group.
 
-use crate::broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
-use crate::record::{Header, Message, Record};
+use super::{CONSUMER, KafkaConfig, Told, fatal, lock, log};
+use crate::broker::{BrokerError, Lags, Limits, Source};
+use crate::record::{Header, Record};
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Header as KafkaHeader, Headers, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// How to reach the cluster: librdkafka's properties, and the deployment's prefix.
-#[derive(Clone, Debug, Default)]
-pub struct KafkaConfig {
-    /// Properties by their own names, `bootstrap.servers` among them; they win over the defaults.
-    pub properties: BTreeMap<String, String>,
-    /// Stands before every topic and group name; empty for most.
-    pub prefix: String,
-}
-
-const CONSUMER: [(&str, &str); 13] = [
-    ("auto.offset.reset", "earliest"), // a new group begins with the first event, not with the next
-    ("enable.auto.offset.store", "false"), // an offset is stored when its effects are there
-    ("enable.auto.commit", "true"),    // commits what is stored: in the background, on revoke, on close
-    ("auto.commit.interval.ms", "200"),
-    ("partition.assignment.strategy", "cooperative-sticky"), // a rebalance stops only what moves
-    ("session.timeout.ms", "6000"),                          // a killed process is replaced within 10 s
-    ("heartbeat.interval.ms", "1000"),
-    ("max.poll.interval.ms", "60000"), // a stuck process is replaced within a minute
-    ("queued.max.messages.kbytes", "8192"),
-    ("fetch.queue.backoff.ms", "10"), // with the bound above: 1 s, the default, stalls the fetcher
-    ("fetch.wait.max.ms", "100"),
-    ("statistics.interval.ms", "5000"), // for the lag
-    ("socket.keepalive.enable", "true"),
-];
-
-const PRODUCER: [(&str, &str); 8] = [
-    ("enable.idempotence", "true"), // off by default, and retries then change the order within a key
-    ("partitioner", "murmur2_random"), // as Java's, so that all clients agree on a key's partition
-    ("linger.ms", "0"),             // a batch is handed over whole and awaited at once
-    ("message.timeout.ms", "0"),    // while the broker is away we wait; giving up would only mean asking again
-    ("compression.type", "lz4"),
-    ("message.max.bytes", "4000000"), // a dead letter is as large as the record, and our headers
-    ("queue.buffering.max.kbytes", "65536"),
-    ("socket.keepalive.enable", "true"),
-];
-
-impl KafkaConfig {
-    fn client(&self, defaults: &[(&str, &str)], name: &str) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("client.id", format!("waybill-{name}"));
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        for (key, value) in defaults {
-            config.set(*key, *value);
-        }
-        for (key, value) in &self.properties {
-            config.set(key, value);
-        }
-        config
-    }
-
-    /// For an admin client or a reader without a group.
-    #[must_use]
-    pub fn admin(&self) -> ClientConfig {
-        self.client(&[], "admin")
-    }
-
-    /// For a producer.
-    #[must_use]
-    pub fn producer(&self, name: &str) -> ClientConfig {
-        self.client(&PRODUCER, name)
-    }
-}
-
-fn fatal(error: impl std::fmt::Display) -> BrokerError {
-    BrokerError::Fatal(error.to_string())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// librdkafka's own log: its errors also come as events, which [`Told`] tells.
-fn log(facility: &str, message: &str) {
-    tracing::debug!(target: "librdkafka", facility, "{message}");
-}
-
-/// Says once in a while that the broker is out of reach: librdkafka reports it many times a second.
-#[derive(Default)]
-struct Told(Mutex<Option<Instant>>);
-
-impl Told {
-    const AGAIN: Duration = Duration::from_secs(10);
-
-    fn warn(&self, error: &KafkaError, reason: &str) {
-        let mut last = lock(&self.0);
-        if last.is_none_or(|last| last.elapsed() > Self::AGAIN) {
-            *last = Some(Instant::now());
-            tracing::warn!(reason, "kafka");
-        } else {
-            tracing::debug!(%error, reason, "kafka");
-        }
-    }
-}
 
 /// What librdkafka's callbacks tell the loop.
 #[derive(Default)]
@@ -332,119 +235,5 @@ impl Source for KafkaSource {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => tracing::warn!(%error, "last offsets not committed; the records come again"),
         }
-    }
-}
-
-/// The reports that are still to come for one [`Sink::send`].
-#[derive(Default)]
-struct Reports {
-    state: Mutex<Open>,
-    all_in: Condvar,
-    told: Told,
-}
-
-#[derive(Default)]
-struct Open {
-    left: usize,
-    failed: BTreeMap<usize, String>,
-    fatal: Option<String>,
-}
-
-impl Reports {
-    fn report(&self, index: usize, error: Option<&KafkaError>) {
-        let mut open = lock(&self.state);
-        open.left -= 1;
-        if let Some(error) = error {
-            open.failed.insert(index, error.to_string());
-        }
-        if open.left == 0 {
-            self.all_in.notify_one();
-        }
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            lock(&self.state).fatal = Some(reason.to_owned());
-            self.all_in.notify_one();
-        }
-        self.told.warn(&error, reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        self.report(index, result.as_ref().err().map(|(error, _)| error));
-    }
-}
-
-/// An idempotent producer.
-pub struct KafkaSink {
-    producer: ThreadedProducer<Reports>,
-    prefix: String,
-}
-
-impl KafkaSink {
-    /// Connects.
-    ///
-    /// # Errors
-    /// librdkafka refuses the configuration.
-    pub fn connect(config: &KafkaConfig, name: &str) -> Result<Self, BrokerError> {
-        let producer = config.producer(name).create_with_context(Reports::default()).map_err(fatal)?;
-        Ok(KafkaSink { producer, prefix: config.prefix.clone() })
-    }
-}
-
-impl Sink for KafkaSink {
-    fn send(&mut self, messages: &[Message]) {
-        let context = self.producer.context();
-        {
-            let mut open = lock(&context.state);
-            open.left = messages.len();
-            open.failed.clear();
-        }
-        for (index, message) in messages.iter().enumerate() {
-            let topic = format!("{}{}", self.prefix, message.topic);
-            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-            for Header { name, value } in &message.headers {
-                headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
-            }
-            let mut record: BaseRecord<'_, [u8], [u8], usize> =
-                BaseRecord::with_opaque_to(&topic, index).headers(headers);
-            if let Some(key) = &message.key {
-                record = record.key(key);
-            }
-            if let Some(payload) = &message.payload {
-                record = record.payload(payload);
-            }
-            if let Err((error, _)) = self.producer.send(record) {
-                context.report(index, Some(&error));
-            }
-        }
-    }
-
-    fn wait(&mut self, limit: Duration) -> Result<Option<Failed>, BrokerError> {
-        let context = self.producer.context();
-        let open = lock(&context.state);
-        let (mut open, _) = context
-            .all_in
-            .wait_timeout_while(open, limit, |open| open.left > 0 && open.fatal.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = &open.fatal {
-            return Err(BrokerError::Fatal(why.clone()));
-        }
-        if open.left > 0 {
-            return Ok(None);
-        }
-        let failed = std::mem::take(&mut open.failed);
-        let error = failed.values().next().cloned().unwrap_or_default();
-        Ok(Some(Failed { indexes: failed.into_keys().collect(), error }))
     }
 }

@@ -1,0 +1,118 @@
+//! Kafka through librdkafka.
+//!
+//! Defaults that librdkafka does not have, each with its reason, are in [`KafkaConfig`]; any of its
+//! properties can be set over them.
+
+mod sink;
+mod source;
+
+pub use sink::KafkaSink;
+pub use source::KafkaSource;
+
+use crate::broker::BrokerError;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How to reach the cluster: librdkafka's properties, and the deployment's prefix.
+#[derive(Clone, Default)]
+pub struct KafkaConfig {
+    /// Properties by their own names, `bootstrap.servers` among them; they win over the defaults.
+    pub properties: BTreeMap<String, String>,
+    /// Stands before every topic and group name; empty for most.
+    pub prefix: String,
+}
+
+const CONSUMER: [(&str, &str); 13] = [
+    ("auto.offset.reset", "earliest"), // a new group begins with the first event, not with the next
+    ("enable.auto.offset.store", "false"), // an offset is stored when its effects are there
+    ("enable.auto.commit", "true"),    // commits what is stored: in the background, on revoke, on close
+    ("auto.commit.interval.ms", "200"),
+    ("partition.assignment.strategy", "cooperative-sticky"), // a rebalance stops only what moves
+    ("session.timeout.ms", "6000"),                          // a killed process is replaced within 10 s
+    ("heartbeat.interval.ms", "1000"),
+    ("max.poll.interval.ms", "60000"), // a stuck process is replaced within a minute
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.queue.backoff.ms", "10"), // with the bound above: 1 s, the default, stalls the fetcher
+    ("fetch.wait.max.ms", "100"),
+    ("statistics.interval.ms", "5000"), // for the lag
+    ("socket.keepalive.enable", "true"),
+];
+
+const PRODUCER: [(&str, &str); 8] = [
+    ("enable.idempotence", "true"), // off by default, and retries then change the order within a key
+    ("partitioner", "murmur2_random"), // as Java's, so that all clients agree on a key's partition
+    ("linger.ms", "0"),             // a batch is handed over whole and awaited at once
+    ("message.timeout.ms", "0"),    // while the broker is away we wait; giving up would only mean asking again
+    ("compression.type", "lz4"),
+    ("message.max.bytes", "4000000"), // a dead letter is as large as the record, and our headers
+    ("queue.buffering.max.kbytes", "65536"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// Values may be secrets, so only the keys are shown.
+impl std::fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaConfig").field("prefix", &self.prefix).field("keys", &self.properties.keys()).finish()
+    }
+}
+
+impl KafkaConfig {
+    fn client(&self, defaults: &[(&str, &str)], name: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", format!("waybill-{name}"));
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        for (key, value) in defaults {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// For an admin client or a reader without a group.
+    #[must_use]
+    pub fn admin(&self) -> ClientConfig {
+        self.client(&[], "admin")
+    }
+
+    /// For a producer.
+    #[must_use]
+    pub fn producer(&self, name: &str) -> ClientConfig {
+        self.client(&PRODUCER, name)
+    }
+}
+
+fn fatal(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Fatal(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// librdkafka's own log: its errors also come as events, which [`Told`] tells.
+fn log(facility: &str, message: &str) {
+    tracing::debug!(target: "librdkafka", facility, "{message}");
+}
+
+/// Says once in a while that the broker is out of reach: librdkafka reports it many times a second.
+#[derive(Default)]
+struct Told(Mutex<Option<Instant>>);
+
+impl Told {
+    const AGAIN: Duration = Duration::from_secs(10);
+
+    fn warn(&self, error: &KafkaError, reason: &str) {
+        let mut last = lock(&self.0);
+        if last.is_none_or(|last| last.elapsed() > Self::AGAIN) {
+            *last = Some(Instant::now());
+            tracing::warn!(reason, "kafka");
+        } else {
+            tracing::debug!(%error, reason, "kafka");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! An idempotent producer whose reports are awaited a batch at a time.
+
+use super::{KafkaConfig, Told, fatal, lock, log};
+use crate::broker::{BrokerError, Failed, Sink};
+use crate::record::{Header, Message};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The reports that are still to come for one [`Sink::send`].
+#[derive(Default)]
+struct Reports {
+    state: Mutex<Open>,
+    all_in: Condvar,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Open {
+    left: usize,
+    failed: BTreeMap<usize, String>,
+    fatal: Option<String>,
+}
+
+impl Reports {
+    fn report(&self, index: usize, error: Option<&KafkaError>) {
+        let mut open = lock(&self.state);
+        open.left -= 1;
+        if let Some(error) = error {
+            open.failed.insert(index, error.to_string());
+        }
+        if open.left == 0 {
+            self.all_in.notify_one();
+        }
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            lock(&self.state).fatal = Some(reason.to_owned());
+            self.all_in.notify_one();
+        }
+        self.told.warn(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        self.report(index, result.as_ref().err().map(|(error, _)| error));
+    }
+}
+
+/// An idempotent producer.
+pub struct KafkaSink {
+    producer: ThreadedProducer<Reports>,
+    prefix: String,
+}
+
+impl KafkaSink {
+    /// Connects.
+    ///
+    /// # Errors
+    /// librdkafka refuses the configuration.
+    pub fn connect(config: &KafkaConfig, name: &str) -> Result<Self, BrokerError> {
+        let producer = config.producer(name).create_with_context(Reports::default()).map_err(fatal)?;
+        Ok(KafkaSink { producer, prefix: config.prefix.clone() })
+    }
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, messages: &[Message]) {
+        let context = self.producer.context();
+        {
+            let mut open = lock(&context.state);
+            open.left = messages.len();
+            open.failed.clear();
+        }
+        for (index, message) in messages.iter().enumerate() {
+            let topic = format!("{}{}", self.prefix, message.topic);
+            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+            for Header { name, value } in &message.headers {
+                headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+            }
+            let mut record: BaseRecord<'_, [u8], [u8], usize> =
+                BaseRecord::with_opaque_to(&topic, index).headers(headers);
+            if let Some(key) = &message.key {
+                record = record.key(key);
+            }
+            if let Some(payload) = &message.payload {
+                record = record.payload(payload);
+            }
+            if let Err((error, _)) = self.producer.send(record) {
+                context.report(index, Some(&error));
+            }
+        }
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<Option<Failed>, BrokerError> {
+        let context = self.producer.context();
+        let open = lock(&context.state);
+        let (mut open, _) = context
+            .all_in
+            .wait_timeout_while(open, limit, |open| open.left > 0 && open.fatal.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &open.fatal {
+            return Err(BrokerError::Fatal(why.clone()));
+        }
+        if open.left > 0 {
+            return Ok(None);
+        }
+        let failed = std::mem::take(&mut open.failed);
+        let error = failed.values().next().cloned().unwrap_or_default();
+        Ok(Some(Failed { indexes: failed.into_keys().collect(), error }))
+    }
+}

@@ -1,0 +1,112 @@
+//! What is set from outside: our own settings, and the standard `OTEL_*` variables, which win.
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::Sampler;
+
+/// Why telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// A standard variable has a value that means nothing here.
+    #[error("{variable}={value} is not supported: use {supported}")]
+    Setting {
+        /// Name of the environment variable.
+        variable: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What it may be set to.
+        supported: &'static str,
+    },
+    /// The exporter refused its configuration.
+    #[error("cannot set up the OTLP exporter")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// What a program says about itself; the standard `OTEL_*` variables win.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// `service.name`.
+    pub service: String,
+    /// `deployment.environment.name`.
+    pub environment: String,
+    /// `service.instance.id`.
+    pub instance: String,
+    /// Baggage entries that records pass on.
+    pub baggage: Vec<String>,
+    /// Whether to export at all; `OTEL_SDK_DISABLED=true` switches it off too.
+    pub export: bool,
+}
+
+pub(crate) fn resource(config: &TelemetryConfig) -> Resource {
+    let ours = [
+        ("service.name", config.service.clone()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", config.instance.clone()),
+        ("deployment.environment.name", config.environment.clone()),
+        ("deployment.environment", config.environment.clone()),
+    ];
+    // The builder's own detectors read OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES: those win.
+    let mut named: Vec<String> = variable("OTEL_RESOURCE_ATTRIBUTES")
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|pair| pair.split_once('=').map(|(key, _)| key.trim().to_owned()))
+        .collect();
+    if variable("OTEL_SERVICE_NAME").is_some() {
+        named.push("service.name".to_owned());
+    }
+    let ours = ours.into_iter().filter(|(key, _)| !named.iter().any(|n| n == key));
+    Resource::builder().with_attributes(ours.map(|(key, value)| KeyValue::new(key, value))).build()
+}
+
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+pub(crate) fn number(name: &'static str) -> Result<Option<usize>, TelemetryError> {
+    variable(name)
+        .map(|value| match value.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(TelemetryError::Setting { variable: name, value, supported: "a whole number above 0" }),
+        })
+        .transpose()
+}
+
+pub(crate) fn only_grpc() -> Result<(), TelemetryError> {
+    for name in
+        ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"]
+    {
+        match variable(name) {
+            Some(value) if value != "grpc" => {
+                return Err(TelemetryError::Setting { variable: name, value, supported: "grpc" });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn sampler() -> Result<Sampler, TelemetryError> {
+    let name = "OTEL_TRACES_SAMPLER";
+    let Some(value) = variable(name) else { return Ok(Sampler::AlwaysOn) };
+    match value.as_str() {
+        // A stage's trace has no parent, so the parent-based samplers come down to their root.
+        "always_on" | "parentbased_always_on" => Ok(Sampler::AlwaysOn),
+        "always_off" | "parentbased_always_off" => Ok(Sampler::AlwaysOff),
+        "traceidratio" | "parentbased_traceidratio" => {
+            let arg = variable("OTEL_TRACES_SAMPLER_ARG").unwrap_or_else(|| "1".to_owned());
+            match arg.parse() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Sampler::TraceIdRatioBased(ratio)),
+                _ => Err(TelemetryError::Setting {
+                    variable: "OTEL_TRACES_SAMPLER_ARG",
+                    value: arg,
+                    supported: "a ratio from 0 to 1",
+                }),
+            }
+        }
+        _ => Err(TelemetryError::Setting {
+            variable: name,
+            value,
+            supported: "always_on, always_off, traceidratio, or one of these with parentbased_",
+        }),
+    }
+}
