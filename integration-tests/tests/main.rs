@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+mod bad_input;
 mod chain;
 mod commands;
 mod faults;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waybill_harness::{Database, Process, Rec, Scope, count_topic, eventually, kafka, postgres, read_topic};
 
 /// Long enough for a loaded machine; nobody waits for it unless something is wrong.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Shop {
     pub bootstrap: String,
