@@ -5,6 +5,7 @@
 mod bad_input;
 mod chain;
 mod commands;
+mod failpoints;
 mod faults;
 mod shop;
 mod telemetry;

@@ -6,6 +6,7 @@
 mod batch;
 mod broker;
 mod envelope;
+mod failpoint;
 mod health;
 mod kafka;
 pub mod memory;

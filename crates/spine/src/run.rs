@@ -17,6 +17,7 @@
 
 use crate::batch::{Attempt, Desk, Item, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
+use crate::failpoint::Failpoint;
 use crate::health::Pulse;
 use crate::metrics::Metrics;
 use crate::record::{Message, Record};
@@ -163,6 +164,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             }
             self.timers().await?;
         }
+        Failpoint::DuringShutdown.pass();
         self.source.close();
         Ok(())
     }
@@ -214,6 +216,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             .map(|i| i.incoming.malformed + i.work.as_ref().map_or(0, |a| a.event.waybill().malformed))
             .sum();
         self.metrics.took(items.len(), malformed);
+        Failpoint::AfterDecode.pass();
         match self.decide(&items).await? {
             Decided::Plan(plan) => self.finish(&items, plan, taken).await,
             Decided::Refused(_) if items.len() > 1 => {
@@ -267,9 +270,11 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
 
     /// Publishes, awaits the reports, and only then moves on.
     async fn finish(&mut self, items: &[Item<S::Event>], plan: Plan, taken: Instant) -> Result<(), StageError> {
+        Failpoint::AfterCommit.pass();
         if !self.publish(&plan.messages)? {
             return Ok(());
         }
+        Failpoint::AfterReports.pass();
         if !plan.unpark.is_empty()
             && let Err(error) = self.store.unpark(S::NAME, &plan.unpark).await
         {
@@ -277,6 +282,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             self.pause("answered records stay parked", error).await?;
         }
         self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
+        Failpoint::AfterOffsets.pass();
         plan.spans.into_iter().for_each(|span| self.export.finish(span));
         self.metrics.ended(&plan.fates, taken.elapsed());
         Ok(())
@@ -291,6 +297,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         let mut left: Vec<Message> = Vec::new();
         let mut outage: Option<Outage> = None;
         self.sink.send(messages);
+        Failpoint::AfterProduce.pass();
         loop {
             match self.sink.wait(POLL)? {
                 Some(failed) if failed.indexes.is_empty() => break,

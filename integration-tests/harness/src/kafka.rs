@@ -178,6 +178,9 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 # Tests write records of last year and expect to read them.
 log.retention.ms=-1
+# A restarted broker is refused until its former life has timed out: 9 s by default.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # The default of 128 MiB is a quarter of this heap.
 log.cleaner.dedupe.buffer.size=8388608
 ",

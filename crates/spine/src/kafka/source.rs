@@ -2,6 +2,7 @@
 
 use super::{CONSUMER, KafkaConfig, Told, fatal, lock, log};
 use crate::broker::{BrokerError, Lags, Limits, Source};
+use crate::failpoint::Failpoint;
 use crate::record::{Header, Record};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -64,6 +65,7 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        Failpoint::DuringRebalance.pass();
         let mut owned = lock(&self.owned);
         let pairs = |list: &TopicPartitionList| {
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>()

@@ -1,0 +1,56 @@
+//! Named points at which a test makes the process abort, as a crash would.
+//!
+//! `WAYBILL_TEST_FAILPOINT=after_commit:3` aborts at the third pass of `after_commit`. Unset, a pass costs one load.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Every point there is, in the order of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failpoint {
+    /// A batch is decoded; nothing is done yet.
+    AfterDecode,
+    /// The effects are durable; nothing is published.
+    AfterCommit,
+    /// The answers are handed to the producer; no report has come.
+    AfterProduce,
+    /// The answers are acknowledged; the offsets have not moved.
+    AfterReports,
+    /// The offsets are stored, perhaps committed.
+    AfterOffsets,
+    /// The group hands out partitions anew.
+    DuringRebalance,
+    /// The loop has ended; the group is not left yet.
+    DuringShutdown,
+}
+
+impl Failpoint {
+    fn name(self) -> &'static str {
+        match self {
+            Failpoint::AfterDecode => "after_decode",
+            Failpoint::AfterCommit => "after_commit",
+            Failpoint::AfterProduce => "after_produce",
+            Failpoint::AfterReports => "after_reports",
+            Failpoint::AfterOffsets => "after_offsets",
+            Failpoint::DuringRebalance => "during_rebalance",
+            Failpoint::DuringShutdown => "during_shutdown",
+        }
+    }
+
+    /// Passes the point, or ends here.
+    pub(crate) fn pass(self) {
+        static SET: OnceLock<Option<(String, u64)>> = OnceLock::new();
+        static PASSED: AtomicU64 = AtomicU64::new(0);
+        let Some((name, nth)) = SET.get_or_init(read) else { return };
+        if name == self.name() && PASSED.fetch_add(1, Relaxed) + 1 == *nth {
+            tracing::error!(failpoint = name, nth, "aborting, as a test asked for");
+            std::process::abort();
+        }
+    }
+}
+
+fn read() -> Option<(String, u64)> {
+    let value = std::env::var("WAYBILL_TEST_FAILPOINT").ok()?;
+    let (name, nth) = value.split_once(':').unwrap_or((&value, "1"));
+    Some((name.to_owned(), nth.parse().ok()?))
+}
