@@ -19,3 +19,8 @@ lint:
 # What CI runs
 ci:
     CI=true bash .ci/run
+
+# A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end
+storm *args:
+    cargo build --release -p waybill -p waybill-storm
+    target/release/waybill-storm {{args}}

@@ -101,12 +101,16 @@ fn send(
     let mut orders = orders.peekable();
     let mut sent = 0_u64;
     while orders.peek().is_some() {
-        // At a rate, one order at a time, each at its moment: a burst would hide what a steady flow shows.
-        let chunk = if rate > 0.0 { 1 } else { CHUNK };
-        if rate > 0.0 {
+        // At a rate, what is due by now: one order at a time at a low rate, so that a burst never hides a steady flow.
+        let chunk = if rate > 0.0 {
             let due = begun + Duration::from_secs_f64(sent as f64 / rate);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
+            // Truncates: the part of an order that is due is not an order yet.
+            (begun.elapsed().as_secs_f64() * rate) as usize + 1 - usize::try_from(sent).unwrap_or(0)
+        } else {
+            CHUNK
+        };
+        let chunk = chunk.clamp(1, CHUNK);
         let (messages, spans): (Vec<Message>, Vec<SpanRecord>) =
             orders.by_ref().take(chunk).map(|(order, rng)| checkout(order, rng, export)).unzip();
         publish(sink, &messages)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
+use waybill_checker::Chain;
 use waybill_harness::{Database, Process, Rec, Scope, count_topic, eventually, kafka, postgres, read_topic};
 
 /// Long enough for a loaded machine; nobody waits for it unless something is wrong.
@@ -124,34 +125,16 @@ impl Shop {
 
     /// What always holds of a drained shop, told by topics and tables alone. `units`: in the bins at the start.
     pub async fn check(&self, orders: usize, units: i64) {
-        let placed = self.read("orders.new");
-        let shipped = self.read("orders.shipped");
-        let picked = self.read("orders.picked");
-        assert_eq!(distinct(&placed).len(), orders);
-        assert_eq!(distinct(&shipped), distinct(&picked), "what was picked was shipped");
-        for topic in ["dead.pick", "dead.pack", "dead.ship"] {
-            assert_eq!(self.count(topic), 0, "{topic}");
-        }
-        // A record may stand twice, but only as the same event.
-        for records in [&shipped, &picked, &self.read("orders.packed"), &self.read("orders.short")] {
-            once_by_id(records);
-        }
-        let mut labels = BTreeSet::new();
-        for event in once_by_id(&shipped).values() {
-            for parcel in event["parcels"].as_array().unwrap() {
-                let number = parcel["tracking_number"].as_str().unwrap().to_owned();
-                assert!(waybill_fulfilment::is_valid_tracking_number(&number), "{number}");
-                assert!(labels.insert(number), "a label stands on two parcels");
-            }
-        }
-        assert_eq!(self.number("select count(*) from shipments").await as usize, distinct(&shipped).len());
-        assert_eq!(self.number("select count(*) from picks").await as usize, orders);
-        let taken: i64 = once_by_id(&picked)
-            .values()
-            .flat_map(|event| event["lines"].as_array().unwrap().iter())
-            .map(|line| line["quantity"].as_i64().unwrap())
-            .sum();
-        assert_eq!(self.number("select sum(quantity)::int8 from bins").await, units - taken, "bins add up");
+        let chain = Chain {
+            bootstrap: self.bootstrap.clone(),
+            prefix: self.scope.prefix().to_owned(),
+            database: self.database.clone(),
+            units,
+        };
+        let report = chain.check().await.unwrap();
+        assert!(report.violations.is_empty(), "{report}");
+        assert_eq!(report.orders, orders, "{report}");
+        assert_eq!(report.dead, 0, "{report}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -20,7 +20,7 @@ const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
 const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// `$1` is the jars. Formatted once: a broker that starts again keeps its data.
-const SCRIPT: &str = r#"
+pub(crate) const SCRIPT: &str = r#"
 set -e
 [ -e data/meta.properties ] || java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
   -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" \
@@ -127,29 +127,23 @@ impl KafkaServer {
 }
 
 /// Ready is: it answers a metadata request, and knows itself. (The port is open before that.)
-fn wait_until_ready(bootstrap: &str, limit: Duration, alive: impl Fn() -> bool) -> anyhow::Result<()> {
+pub(crate) fn wait_until_ready(bootstrap: &str, limit: Duration, alive: impl Fn() -> bool) -> anyhow::Result<()> {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         // Knocking early must not make the next knock late.
         .set("reconnect.backoff.ms", "20")
-        .set("reconnect.backoff.max.ms", "100")
+        .set("reconnect.backoff.max.ms", "50")
         .create()
         .context("cannot make a Kafka client")?;
     let deadline = Instant::now() + limit;
     loop {
-        let answer = client.fetch_metadata(None, Duration::from_millis(500));
-        match answer {
+        let seen = match client.fetch_metadata(None, Duration::from_millis(500)) {
             Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
-            Ok(_) => {}
-            Err(error) if Instant::now() > deadline => {
-                return Err(error).context("no answer to a metadata request");
-            }
-            Err(_) => {}
-        }
-        if !alive() {
-            bail!("the broker ended");
-        }
-        ensure!(Instant::now() < deadline, "no broker has joined");
+            Ok(_) => "no broker has joined".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        ensure!(alive(), "the broker ended");
+        ensure!(Instant::now() < deadline, "not ready within {limit:?}: {seen}");
     }
 }
 
@@ -188,7 +182,7 @@ log.cleaner.dedupe.buffer.size=8388608
     )
 }
 
-fn absolute(path: PathBuf) -> anyhow::Result<String> {
+pub(crate) fn absolute(path: PathBuf) -> anyhow::Result<String> {
     let path = path.canonicalize().context("the jars are gone")?;
     path.into_os_string().into_string().ok().context("the target folder's name is not UTF-8")
 }

@@ -7,6 +7,7 @@
 //!
 //! Nothing outlives the test process, even one that is killed: see `supervisor.rs`.
 
+mod cluster;
 mod collector;
 mod database;
 mod drops;
@@ -22,9 +23,11 @@ mod reader;
 mod scope;
 mod spans;
 mod supervisor;
+mod topic_reader;
 mod unavailable;
 mod writer;
 
+pub use cluster::KafkaCluster;
 pub use collector::Collector;
 pub use database::Database;
 pub use eventually::eventually;
@@ -36,4 +39,5 @@ pub use process::Process;
 pub use reader::{Rec, committed, count_topic, read_topic};
 pub use scope::Scope;
 pub use spans::{Attributes, Caught};
+pub use topic_reader::TopicReader;
 pub use writer::{Draft, produce};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -51,7 +51,7 @@ impl Rec {
         std::str::from_utf8(self.key.as_deref()?).ok()
     }
 
-    fn new(message: &BorrowedMessage<'_>) -> Self {
+    pub(crate) fn new(message: &BorrowedMessage<'_>) -> Self {
         let headers = message
             .headers()
             .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect());
@@ -138,15 +138,27 @@ fn watermarks(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Waterm
     partitions(consumer, topic)?
         .into_iter()
         .map(|partition| {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, partition, LIMIT)
+            let (low, high) = watermarks_of(consumer, topic, partition)
                 .with_context(|| format!("no watermarks of {topic}[{partition}]"))?;
             Ok(Watermarks { partition, low, high })
         })
         .collect()
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+/// A partition that is new, or whose leader is moving, has one in a moment.
+fn watermarks_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, LIMIT) {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
+            )) if Instant::now() < deadline => std::thread::park_timeout(Duration::from_millis(50)),
+            answer => return answer,
+        }
+    }
+}
+
+pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), LIMIT).with_context(|| format!("no metadata of {topic}"))?;
     let found = metadata.topics().first().context("no metadata")?;
     ensure!(found.error().is_none(), "there is no topic {topic}");
@@ -154,7 +166,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> 
 }
 
 /// It joins no group: the name is only for asking what that group has committed.
-fn consumer(bootstrap: &str, group: &str) -> anyhow::Result<BaseConsumer> {
+pub(crate) fn consumer(bootstrap: &str, group: &str) -> anyhow::Result<BaseConsumer> {
     ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", group)

@@ -13,13 +13,15 @@ use anyhow::{Context, ensure};
 
 /// `$1` the directory, `$2` the signal that ends the server, the rest its command.
 /// The server leads a group of its own, so that what it starts ends with it. The signal is repeated until the
-/// group is gone: one that arrives before the server has its handlers is lost (`sh` starts `&` with QUIT ignored).
+/// leader is gone: one that arrives before the server has its handlers is lost (`sh` starts `&` with QUIT ignored).
+/// The rest of the group is not waited for: orphans are init's to reap, and some inits take their time.
 const SCRIPT: &str = r#"
 dir=$1 signal=$2 server=
 shift 2
 end() {
-  while kill -s "$1" -- "-$server" || kill -0 "$server"; do sleep 0.05; done
+  while kill -s 0 "$server"; do kill -s "$1" -- "-$server"; sleep 0.05; done
   wait "$server"
+  kill -s KILL -- "-$server"
   server=
 }
 mkdir -m 700 -- "$dir" && cd -- "$dir" || exit 1
@@ -31,7 +33,8 @@ while read -r order; do
   esac
 done
 [ -z "$server" ] || { kill -s CONT -- "-$server"; end "$signal"; }
-cd / && rm -rf -- "$dir"
+cd /
+rm -rf -- "$dir" || { sleep 0.5; rm -rf -- "$dir"; }
 "#;
 
 /// How long a log may be in an error.

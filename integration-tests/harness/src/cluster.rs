@@ -1,0 +1,106 @@
+//! Three brokers that one test owns: replication 3, two in-sync replicas at least, each broker killable.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::jars::kafka_jars;
+use crate::kafka::{SCRIPT, absolute, wait_until_ready};
+use crate::port::free_port;
+use crate::supervisor::Supervisor;
+
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// A KRaft cluster on loopback; every broker is a controller too.
+pub struct KafkaCluster {
+    brokers: Vec<Broker>,
+}
+
+struct Broker {
+    supervisor: Supervisor,
+    address: String,
+}
+
+impl KafkaCluster {
+    /// Returns when every broker answers.
+    pub fn start(brokers: usize) -> anyhow::Result<Self> {
+        let jars = absolute(kafka_jars()?)?;
+        let ports: Vec<(u16, u16)> =
+            (0..brokers).map(|_| Ok((free_port()?, free_port()?))).collect::<anyhow::Result<_>>()?;
+        let voters: Vec<String> =
+            (1..).zip(&ports).map(|(id, (_, controller))| format!("{id}@127.0.0.1:{controller}")).collect();
+        let mut cluster = Self { brokers: Vec::new() };
+        for (id, (port, controller)) in (1..).zip(&ports) {
+            let supervisor = Supervisor::new("kafka", "KILL", &["sh", "-c", SCRIPT, "sh", &jars])?;
+            let data = supervisor.dir().join("data");
+            let properties = properties(id, *port, *controller, &voters.join(","), &data.display().to_string());
+            std::fs::write(supervisor.dir().join("server.properties"), properties)
+                .context("cannot write server.properties")?;
+            cluster.brokers.push(Broker { supervisor, address: format!("127.0.0.1:{port}") });
+        }
+        // All at once: a controller alone has no quorum.
+        for broker in &mut cluster.brokers {
+            broker.supervisor.start()?;
+        }
+        cluster.brokers.iter().try_for_each(Broker::wait)?;
+        Ok(cluster)
+    }
+
+    /// For `bootstrap.servers`: all of them.
+    pub fn bootstrap(&self) -> String {
+        self.brokers.iter().map(|b| b.address.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// How many there are.
+    pub fn size(&self) -> usize {
+        self.brokers.len()
+    }
+
+    /// Ends a broker without warning, as a crash would.
+    pub fn kill(&mut self, broker: usize) -> anyhow::Result<()> {
+        self.brokers[broker].supervisor.end("KILL")
+    }
+
+    /// Starts a killed broker on its port and its data; returns when it answers.
+    pub fn start_again(&mut self, broker: usize) -> anyhow::Result<()> {
+        self.brokers[broker].supervisor.start()?;
+        self.brokers[broker].wait()
+    }
+}
+
+impl Broker {
+    fn wait(&self) -> anyhow::Result<()> {
+        wait_until_ready(&self.address, START_LIMIT, || self.supervisor.is_alive())
+            .with_context(|| format!("Kafka did not start: {}", self.supervisor.log_tail()))
+    }
+}
+
+fn properties(id: usize, port: u16, controller: u16, voters: &str, data: &str) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id={id}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=3
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+log.cleaner.dedupe.buffer.size=8388608
+"
+    )
+}

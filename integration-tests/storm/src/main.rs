@@ -1,0 +1,107 @@
+//! A seeded storm over the whole chain: three brokers, Postgres, nine stage processes, orders flowing, and everything
+//! that can fail, failing. In the end the independent checker must find nothing, and all must be drained soon.
+//!
+//! The seed decides which faults come in which order; when exactly each hits is the machine's doing.
+
+mod faults;
+mod world;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use faults::Fault;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use world::World;
+
+/// Everything must be drained so soon after the last fault.
+const DRAIN: Duration = Duration::from_secs(30);
+/// No shipped order for so long, with orders waiting, is a standstill.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// A seeded storm over the whole chain.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Decides the faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long faults are injected
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Orders sent over that time
+    #[arg(long, default_value_t = 200_000)]
+    orders: u64,
+    /// The binary under test
+    #[arg(long, default_value = "target/release/waybill")]
+    binary: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    ensure!(args.binary.exists(), "{} is missing: run `cargo build --release`", args.binary.display());
+    let mut rng = StdRng::seed_from_u64(args.seed);
+    let mut world = World::start(&args.binary, args.orders).await?;
+    let length = Duration::from_secs(args.minutes * 60);
+    // All orders are sent a little before the last fault, so that the drain is the chain's own.
+    let rate = args.orders as f64 / (length.as_secs_f64() * 0.9);
+    world.send_orders(args.seed, args.orders, rate)?;
+    let begun = Instant::now();
+    let mut counts = std::collections::BTreeMap::<Fault, usize>::new();
+    let mut progress = Progress::new();
+    while begun.elapsed() < length {
+        let fault = Fault::draw(&mut rng);
+        let note = world.inject(fault, &mut rng).await.with_context(|| format!("{fault:?}"))?;
+        *counts.entry(fault).or_default() += 1;
+        let shipped = progress.look(&mut world, args.orders)?;
+        println!("{:6.1} s  {shipped:>8} shipped  {fault:?} {note}", begun.elapsed().as_secs_f64());
+        let calm = Duration::from_millis(rng.random_range(200..2_000));
+        tokio::time::sleep(calm).await;
+    }
+    let last_fault = Instant::now();
+    world.make_whole().await?;
+    world.orders_are_sent().await?;
+    while world.shipped_distinct(args.orders)? < args.orders {
+        progress.look(&mut world, args.orders)?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let drained = last_fault.elapsed();
+    let faults: usize = counts.values().sum();
+    println!("{faults} faults: {counts:?}\ndrained {:.1} s after the last fault", drained.as_secs_f64());
+    world.settle().await?;
+    let (seen, ahead) = world.stop_watching()?;
+    println!("{seen} committed offsets looked at as they moved");
+    let report = world.chain().check().await?;
+    print!("{report}");
+    ensure!(ahead.is_empty(), "offsets were ahead of effects: {ahead:?}");
+    ensure!(report.violations.is_empty(), "the checker found violations");
+    ensure!(drained <= DRAIN, "not drained within {DRAIN:?}");
+    println!("seed {}: nothing lost, no effect twice", args.seed);
+    Ok(())
+}
+
+/// A run that stops making progress is detected and dumps its state.
+struct Progress {
+    best: i64,
+    since: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Progress { best: 0, since: Instant::now() }
+    }
+
+    fn look(&mut self, world: &mut World, orders: u64) -> anyhow::Result<i64> {
+        // While a broker is being replaced the count cannot be read: that is no progress, either.
+        let shipped = world.shipped().unwrap_or(self.best);
+        if shipped > self.best || shipped >= i64::try_from(orders)? {
+            *self = Progress { best: shipped, since: Instant::now() };
+        }
+        if self.since.elapsed() > STANDSTILL {
+            world.dump();
+            anyhow::bail!("no progress for {STANDSTILL:?}, {shipped} records on orders.shipped");
+        }
+        Ok(shipped)
+    }
+}

@@ -1,0 +1,200 @@
+//! The servers, the processes and the orders of a storm.
+
+use anyhow::{Context, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use waybill_checker::{Chain, OffsetWatch};
+use waybill_harness::{BlackHole, Database, KafkaCluster, PostgresServer, Process, Refusing, count_topic, read_topic};
+
+/// The stages under the storm.
+pub const STAGES: [&str; 3] = ["pick", "pack", "ship"];
+/// Processes of each at the start.
+const EACH: usize = 3;
+/// Units in each of the 400 bins: enough for every order.
+const BIN: i64 = 1_000_000;
+
+/// Committed offsets looked at, and those that were ahead of their effects.
+type Watched = (u64, Vec<String>);
+
+/// Everything that runs.
+pub struct World {
+    binary: PathBuf,
+    pub cluster: KafkaCluster,
+    pub postgres: PostgresServer,
+    /// Stage and process.
+    pub processes: Vec<(&'static str, Process)>,
+    database: Database,
+    orders: Option<Process>,
+    hole: BlackHole,
+    refusing: Refusing,
+    started: usize,
+    stop_watch: Arc<AtomicBool>,
+    watch: Option<JoinHandle<anyhow::Result<Watched>>>,
+}
+
+impl World {
+    /// Servers, topics, bins, nine processes.
+    pub async fn start(binary: &Path, orders: u64) -> anyhow::Result<Self> {
+        let cluster = KafkaCluster::start(3)?;
+        let postgres = PostgresServer::start()?;
+        let database = postgres.create_database("storm").await?;
+        println!("three brokers at {}, Postgres, {orders} orders to come", cluster.bootstrap());
+        let mut world = World {
+            binary: binary.to_owned(),
+            cluster,
+            postgres,
+            processes: Vec::new(),
+            database,
+            orders: None,
+            hole: BlackHole::start()?,
+            refusing: Refusing::start()?,
+            started: 0,
+            stop_watch: Arc::default(),
+            watch: None,
+        };
+        world.done(&["topics", "apply"])?;
+        world.done(&["bins", "load", "--test-goods", &BIN.to_string()])?;
+        for stage in STAGES.iter().flat_map(|stage| std::iter::repeat_n(*stage, EACH)) {
+            let process = world.run(stage)?;
+            world.processes.push((stage, process));
+        }
+        world.watch = Some(world.watch_offsets());
+        Ok(world)
+    }
+
+    /// What the checker is to look at.
+    pub fn chain(&self) -> Chain {
+        Chain {
+            bootstrap: self.cluster.bootstrap(),
+            prefix: String::new(),
+            database: self.database.url().to_owned(),
+            units: 400 * BIN,
+        }
+    }
+
+    fn args(&self, args: &[&str]) -> Vec<String> {
+        let settings =
+            ["--brokers".to_owned(), self.cluster.bootstrap(), "--database".to_owned(), self.database.url().to_owned()];
+        args.iter().map(|a| (*a).to_owned()).chain(settings).collect()
+    }
+
+    fn done(&self, args: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new(&self.binary).args(self.args(args)).env("OTEL_SDK_DISABLED", "true").output()?;
+        ensure!(output.status.success(), "waybill {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// One more process of a stage. Collectors are black-holed or refusing, in turn.
+    pub fn run(&mut self, stage: &str) -> anyhow::Result<Process> {
+        self.started += 1;
+        let endpoint = if self.started.is_multiple_of(2) { self.hole.endpoint() } else { self.refusing.endpoint() };
+        Process::spawn(&self.binary, self.args(&["run", stage]), [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
+    }
+
+    /// Begins to send orders.
+    pub fn send_orders(&mut self, seed: u64, orders: u64, rate: f64) -> anyhow::Result<()> {
+        let (seed, orders, rate) = (seed.to_string(), orders.to_string(), rate.to_string());
+        let args = self.args(&["produce", "orders", "--count", &orders, "--seed", &seed, "--rate", &rate]);
+        self.orders = Some(Process::spawn(&self.binary, args, [("OTEL_SDK_DISABLED", "true")])?);
+        Ok(())
+    }
+
+    /// Waits until all orders are on their topic.
+    pub async fn orders_are_sent(&mut self) -> anyhow::Result<()> {
+        let orders = self.orders.as_mut().context("no orders were to be sent")?;
+        let status = orders.wait(Duration::from_secs(300)).await?;
+        ensure!(status.success(), "the orders were not sent: {}", orders.log()?);
+        Ok(())
+    }
+
+    /// Records on `orders.shipped`.
+    pub fn shipped(&self) -> anyhow::Result<i64> {
+        count_topic(&self.cluster.bootstrap(), "orders.shipped")
+    }
+
+    /// Distinct orders on `orders.shipped`; only counted once there may be enough.
+    pub fn shipped_distinct(&self, enough: u64) -> anyhow::Result<u64> {
+        let records = u64::try_from(self.shipped().unwrap_or(0))?;
+        if records < enough {
+            return Ok(records);
+        }
+        let records = read_topic(&self.cluster.bootstrap(), "orders.shipped")?;
+        Ok(records.iter().filter_map(|r| r.key.as_deref()).collect::<std::collections::BTreeSet<_>>().len() as u64)
+    }
+
+    /// Nine processes again; whatever is paused or away is back already.
+    pub async fn make_whole(&mut self) -> anyhow::Result<()> {
+        for stage in STAGES {
+            while self.processes.iter().filter(|(s, _)| *s == stage).count() < EACH {
+                let process = self.run(stage)?;
+                self.processes.push((stage, process));
+            }
+        }
+        for (stage, process) in &mut self.processes {
+            let ended = process.ended()?;
+            ensure!(ended.is_none(), "{stage} ended by itself, {ended:?}: {}", process.log()?);
+        }
+        Ok(())
+    }
+
+    /// Waits until the groups have committed what was shipped.
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        for (_, process) in &mut self.processes {
+            process.terminate()?;
+        }
+        for (stage, process) in &mut self.processes {
+            let status = process.wait(Duration::from_secs(60)).await?;
+            ensure!(status.success(), "{stage} ended with {status}: {}", process.log()?);
+        }
+        Ok(())
+    }
+
+    /// A thread that compares offsets with tables all along.
+    fn watch_offsets(&self) -> JoinHandle<anyhow::Result<Watched>> {
+        let (chain, stop) = (self.chain(), self.stop_watch.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let mut watch = OffsetWatch::new(&chain)?;
+            let mut ahead = Vec::new();
+            loop {
+                let last = stop.load(Relaxed);
+                match runtime.block_on(watch.look()) {
+                    Ok(found) => ahead.extend(found),
+                    // A server is away: look again when it is back. The last look must succeed.
+                    Err(error) if last => return Err(error),
+                    Err(_) => {}
+                }
+                if last {
+                    return Ok((watch.seen, ahead));
+                }
+                std::thread::park_timeout(Duration::from_secs(1));
+            }
+        })
+    }
+
+    /// How many committed offsets were looked at, and those that were ahead of their effects.
+    pub fn stop_watching(&mut self) -> anyhow::Result<Watched> {
+        self.stop_watch.store(true, Relaxed);
+        let watch = self.watch.take().context("nothing was watched")?;
+        watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?
+    }
+
+    /// The state of everything, for whoever finds out why it stands still.
+    pub fn dump(&mut self) {
+        for topic in
+            ["orders.new", "orders.picked", "orders.packed", "orders.shipped", "dead.pick", "dead.pack", "dead.ship"]
+        {
+            println!("{topic}: {:?}", count_topic(&self.cluster.bootstrap(), topic));
+        }
+        for (stage, process) in &mut self.processes {
+            let log = process.log().unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(8).collect();
+            println!("{stage} ({:?}):", process.ended());
+            tail.iter().rev().for_each(|line| println!("  {line}"));
+        }
+    }
+}
