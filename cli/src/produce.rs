@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::exit::Ended;
 use crate::{catalogue, kafka, orders_file};
 use clap::Args as ClapArgs;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
 use rand::rngs::StdRng;
@@ -83,9 +83,14 @@ pub fn produce(config: &Config, args: &Args) -> anyhow::Result<Ended> {
 
 /// A progress bar on stderr; nothing where that is no terminal.
 pub fn bar(length: u64, what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>10} {bar:32} {human_pos:>9}/{human_len} {per_sec:>14} {eta:>4}");
+    let style = ProgressStyle::with_template("{msg:>10} {bar:32} {human_pos:>9}/{human_len} {rate:>9} {eta:>4}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // Nothing to do about a terminal that takes no text.
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        });
     let bar = ProgressBar::new(length).with_message(what.to_owned());
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(style);
     bar
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong with the database, by what the caller does about it.
 
 use sqlx::error::ErrorKind;
+use sqlx::migrate::MigrateError;
 
 /// An error of the database.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +14,7 @@ pub enum StoreError {
     InUse,
     /// The tables could not be brought up to date.
     #[error("cannot bring the database's tables up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// Somebody else was first: read again and decide again.
     #[error("another process has written the same key")]
     Conflict,
@@ -23,6 +24,23 @@ pub enum StoreError {
     /// The database is away or out of order: wait and try again.
     #[error("the database does not answer")]
     Away(#[source] sqlx::Error),
+}
+
+/// A server that goes away in the middle of a migration is a server that is away: migrations are transactions.
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = &error else {
+            return StoreError::Migrate(error);
+        };
+        // Class 57: the operator intervened, by a shutdown or by ending the connection.
+        let code = cause.as_database_error().and_then(|e| e.code());
+        let away = matches!(cause, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_))
+            || code.is_some_and(|code| code.len() == 5 && code.starts_with("57"));
+        match error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if away => StoreError::Away(cause),
+            error => StoreError::Migrate(error),
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -39,7 +39,7 @@ impl Postgres {
     pub(crate) async fn migrate(&mut self) -> Result<(), StoreError> {
         let mut connection = self.options.connect().await?;
         // The migrator takes an advisory lock, so processes that start together wait for one another.
-        MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate)?;
+        MIGRATIONS.run(&mut connection).await.map_err(StoreError::from)?;
         connection.close().await?;
         Ok(())
     }

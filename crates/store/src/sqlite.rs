@@ -54,7 +54,7 @@ impl Sqlite {
 
     pub(crate) async fn migrate(&self) -> Result<(), StoreError> {
         let mut shared = self.shared.lock().await;
-        MIGRATIONS.run(&mut shared.connection).await.map_err(StoreError::Migrate)
+        MIGRATIONS.run(&mut shared.connection).await.map_err(StoreError::from)
     }
 
     pub(crate) async fn begin(&self) -> Result<SqliteTx, StoreError> {

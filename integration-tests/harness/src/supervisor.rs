@@ -12,14 +12,17 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, ensure};
 
 /// `$1` the directory, `$2` the signal that ends the server, the rest its command.
-/// The server leads a group of its own, so that what it starts ends with it. The signal is repeated until the
-/// leader is gone: one that arrives before the server has its handlers is lost (`sh` starts `&` with QUIT ignored).
-/// The rest of the group is not waited for: orphans are init's to reap, and some inits take their time.
+///
+/// The signal goes to the server alone and is repeated until it is gone: one that arrives before the server has its
+/// handlers is lost (`sh` starts `&` with QUIT ignored). What else is in its group is killed then and not waited
+/// for: orphans are init's to reap, and some inits take their time.
+/// PIPE has a handler because the shell must outlive us: nobody may be there to hear its answer.
 const SCRIPT: &str = r#"
 dir=$1 signal=$2 server=
 shift 2
+trap : PIPE
 end() {
-  while kill -s 0 "$server"; do kill -s "$1" -- "-$server"; sleep 0.05; done
+  while kill -s "$1" "$server"; do sleep 0.05; done
   wait "$server"
   kill -s KILL -- "-$server"
   server=
@@ -32,7 +35,7 @@ while read -r order; do
     *) end "$order"; echo ended ;;
   esac
 done
-[ -z "$server" ] || { kill -s CONT -- "-$server"; end "$signal"; }
+[ -z "$server" ] || { kill -s CONT "$server"; end "$signal"; }
 cd /
 rm -rf -- "$dir" || { sleep 0.5; rm -rf -- "$dir"; }
 "#;
