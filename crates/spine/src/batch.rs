@@ -331,7 +331,9 @@ impl<S: Stage> Batch<'_, '_, S> {
             self.again.push((parked.id, why, jittered(wait)));
         } else {
             let record = postcard::to_stdvec(&item.record).map_err(|e| bug("the record cannot be parked", e))?;
-            self.park.push(Park { key: key.to_owned(), record, why, wait: jittered(wait) });
+            let Record { topic, partition, offset, .. } = &item.record;
+            let origin = format!("{topic}/{partition}/{offset}");
+            self.park.push(Park { key: key.to_owned(), origin, record, why, wait: jittered(wait) });
         }
         if let Some(row) = self.rows.get_mut(key) {
             row.parked = true;

@@ -218,26 +218,26 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         self.metrics.took(items.len(), malformed);
         Failpoint::AfterDecode.pass();
         match self.decide(&items).await? {
-            Decided::Plan(plan) => self.finish(&items, plan, taken).await,
-            Decided::Refused(_) if items.len() > 1 => {
+            Decided::Plan(plan) => drop(self.finish(&items, plan, taken).await?),
+            Decided::Stopped => {}
+            Decided::Refused(_) => {
                 for item in items {
-                    let alone = [item];
-                    match self.decide(&alone).await? {
-                        Decided::Plan(plan) => self.finish(&alone, plan, taken).await?,
-                        Decided::Refused(refusal) => {
-                            let plan = self.desk.refuse(&alone[0], refusal);
-                            self.finish(&alone, plan, taken).await?;
-                        }
-                        Decided::Stopped => return Ok(()),
+                    if !self.work_alone(&[item], taken).await? {
+                        // A later offset of the partition must not move past this one.
+                        break;
                     }
                 }
-                Ok(())
             }
-            Decided::Refused(refusal) => {
-                let plan = self.desk.refuse(&items[0], refusal);
-                self.finish(&items, plan, taken).await
-            }
-            Decided::Stopped => Ok(()),
+        }
+        Ok(())
+    }
+
+    /// Carries one record through; what cannot be answered becomes a dead letter. Yields whether it is done.
+    async fn work_alone(&mut self, alone: &[Item<S::Event>; 1], taken: Instant) -> Result<bool, StageError> {
+        match self.decide(alone).await? {
+            Decided::Plan(plan) => self.finish(alone, plan, taken).await,
+            Decided::Refused(refusal) => self.finish(alone, self.desk.refuse(&alone[0], refusal), taken).await,
+            Decided::Stopped => Ok(false),
         }
     }
 
@@ -268,11 +268,11 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         }
     }
 
-    /// Publishes, awaits the reports, and only then moves on.
-    async fn finish(&mut self, items: &[Item<S::Event>], plan: Plan, taken: Instant) -> Result<(), StageError> {
+    /// Publishes, awaits the reports, and only then moves on. Yields whether it did; if not, a stop was requested.
+    async fn finish(&mut self, items: &[Item<S::Event>], plan: Plan, taken: Instant) -> Result<bool, StageError> {
         Failpoint::AfterCommit.pass();
         if !self.publish(&plan.messages)? {
-            return Ok(());
+            return Ok(false);
         }
         Failpoint::AfterReports.pass();
         if !plan.unpark.is_empty()
@@ -285,7 +285,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Failpoint::AfterOffsets.pass();
         plan.spans.into_iter().for_each(|span| self.export.finish(span));
         self.metrics.ended(&plan.fates, taken.elapsed());
-        Ok(())
+        Ok(true)
     }
 
     /// Yields whether every message is acknowledged; if not, a stop was requested.

@@ -45,6 +45,8 @@ pub struct Known {
 pub struct Park {
     /// Its business key.
     pub key: String,
+    /// Where the record stands, `topic/partition/offset`: it is parked once, however often it is delivered.
+    pub origin: String,
     /// The record, encoded.
     pub record: Vec<u8>,
     /// Why it waits.
@@ -227,7 +229,7 @@ impl Tx<'_> {
         if written == rows.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 
-    /// Parks records behind those of their keys that are parked already.
+    /// Parks records behind those of their keys that are parked already; one that is parked stays as it is.
     ///
     /// # Errors
     /// The database is away, or refuses the data.

@@ -112,14 +112,16 @@ impl PgTx<'_> {
 
     pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
         sqlx::query(
-            "insert into parked (stage, key, record, why, attempts, due_at)
-             select $1, key, record, why, 1, now() + wait
-             from unnest($2::text[], $3::bytea[], $4::text[], $5::interval[]) with ordinality
-                 as r (key, record, why, wait, nr)
-             order by nr",
+            "insert into parked (stage, key, origin, record, why, attempts, due_at)
+             select $1, key, origin, record, why, 1, now() + wait
+             from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::interval[]) with ordinality
+                 as r (key, origin, record, why, wait, nr)
+             order by nr
+             on conflict (stage, origin) do nothing",
         )
         .bind(stage)
         .bind(rows.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.origin.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.record.as_slice()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.why.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| interval(r.wait)).collect::<Vec<_>>())

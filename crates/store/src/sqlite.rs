@@ -123,11 +123,18 @@ impl SqliteTx {
 
     pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
         for rows in rows.chunks(CHUNK) {
-            let mut query = QueryBuilder::new("insert into parked (stage, key, record, why, attempts, due_at) ");
+            let mut query =
+                QueryBuilder::new("insert into parked (stage, key, origin, record, why, attempts, due_at) ");
             query.push_values(rows, |mut row, r| {
-                row.push_bind(stage).push_bind(&r.key).push_bind(&r.record).push_bind(&r.why).push("1");
+                row.push_bind(stage)
+                    .push_bind(&r.key)
+                    .push_bind(&r.origin)
+                    .push_bind(&r.record)
+                    .push_bind(&r.why)
+                    .push("1");
                 row.push("unixepoch('subsec') + ").push_bind_unseparated(r.wait.as_secs_f64());
             });
+            query.push(" on conflict (stage, origin) do nothing");
             query.build().execute(self.connection()).await?;
         }
         Ok(())

@@ -57,6 +57,7 @@ on_both! {
     a_transaction_that_is_dropped_leaves_nothing_open => dropped;
     a_begin_that_is_cancelled_leaves_nothing_open => cancelled;
     parked_records_come_back_in_order_when_they_are_due => parking;
+    a_record_delivered_again_is_parked_once => parked_once;
     a_lease_keeps_others_away_until_it_runs_out => leases;
     old_decisions_are_deleted_and_young_ones_stay => pruning;
     a_batch_of_thousands_is_saved_and_known => large;
@@ -130,7 +131,18 @@ async fn cancelled(mut store: Store) {
 }
 
 fn park(key: &str, record: &str, wait: Duration) -> Park {
-    Park { key: key.into(), record: record.into(), why: "because".into(), wait }
+    Park { key: key.into(), origin: format!("t/0/{record}"), record: record.into(), why: "because".into(), wait }
+}
+
+async fn parked_once(mut store: Store) {
+    for _ in 0..2 {
+        let mut tx = store.begin().await.unwrap();
+        tx.park("pick", &[park("a", "a1", Duration::ZERO)]).await.unwrap();
+        tx.park("pack", &[park("a", "a1", Duration::ZERO)]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(store.due("pick", 10, HOUR).await.unwrap().len(), 1);
+    assert_eq!(store.due("pack", 10, HOUR).await.unwrap().len(), 1, "each stage parks for itself");
 }
 
 async fn parking(mut store: Store) {

@@ -20,12 +20,13 @@ const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
 const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// `$1` is the jars. Formatted once: a broker that starts again keeps its data.
+/// No perf data: that is a file in the temporary folder, and a kill leaves it there.
 pub(crate) const SCRIPT: &str = r#"
 set -e
-[ -e data/meta.properties ] || java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+[ -e data/meta.properties ] || java -XX:+UseSerialGC -XX:-UsePerfData -XX:TieredStopAtLevel=1 \
   -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" \
   kafka.tools.StorageTool format -t d2F5YmlsbC10ZXN0cy1fXw -c server.properties
-exec java -Xmx512m -XX:+UseSerialGC -Djava.awt.headless=true \
+exec java -Xmx512m -XX:+UseSerialGC -XX:-UsePerfData -Djava.awt.headless=true \
   -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" kafka.Kafka server.properties
 "#;
 

@@ -23,13 +23,16 @@ create table parked (
     id           bigint generated always as identity,
     stage        text not null,
     key          text not null,
+    origin       text not null,
     record       bytea not null,
     why          text not null,
     attempts     integer not null,
     parked_at    timestamptz not null default now(),
     due_at       timestamptz not null,
     leased_until timestamptz not null default '-infinity',
-    primary key (stage, key, id)
+    primary key (stage, key, id),
+    -- A record that is delivered again is parked already.
+    unique (stage, origin)
 );
 
 -- Where goods lie. Owned by pick.

@@ -30,12 +30,14 @@ create table parked (
     id           integer primary key autoincrement,
     stage        text not null,
     key          text not null,
+    origin       text not null,
     record       blob not null,
     why          text not null,
     attempts     integer not null,
     parked_at    real not null default (unixepoch('subsec')),
     due_at       real not null,
-    leased_until real not null default 0
+    leased_until real not null default 0,
+    unique (stage, origin)
 ) strict;
 create index parked_key on parked (stage, key, id);
 
