@@ -258,4 +258,21 @@ mod tests {
         assert_eq!(waybill.malformed, 2);
         assert_eq!(serde_json::to_string(&waybill).unwrap(), format!("[{good}]"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_read_or_ignored_never_a_panic(text in ".{0,200}", state in ".{0,600}", baggage in ".{0,200}") {
+            let headers = [("traceparent", text.clone()), ("tracestate", state), ("ce_traceparent", text), ("baggage", baggage)];
+            let headers = Owned(headers);
+            let read = Incoming::read(&headers, &["a".to_owned()]);
+            proptest::prop_assert!(read.malformed <= 2);
+        }
+    }
+
+    struct Owned([(&'static str, String); 4]);
+    impl Carrier for Owned {
+        fn header(&self, name: &str) -> Option<&str> {
+            self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+        }
+    }
 }
