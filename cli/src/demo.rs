@@ -112,7 +112,7 @@ fn mock_kafka(cluster: &MockCluster<'_, impl rdkafka::client::ClientContext>) ->
 
 /// Sends the orders and watches the topics until every order has come to its end.
 fn flow(args: &Args, kafka: &KafkaConfig) -> anyhow::Result<Watch> {
-    let quiet = Telemetry::start(&TelemetryConfig { export: false, ..telemetry("checkout") })?;
+    let quiet = Telemetry::start(&TelemetryConfig::silent("checkout"))?;
     let screen = MultiProgress::new();
     let bars: Vec<_> = STEPS.iter().map(|(_, what)| screen.add(produce::bar(args.orders, what))).collect();
     let mut sink = KafkaSink::connect(kafka, "produce")?;

@@ -192,14 +192,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_ids() {
-        let config = TelemetryConfig {
-            service: "test".into(),
-            environment: "test".into(),
-            instance: "1".into(),
-            baggage: vec![],
-            export: false,
-        };
-        let telemetry = Telemetry::start(&config).unwrap();
+        let telemetry = Telemetry::start(&TelemetryConfig::silent("test")).unwrap();
         let ids = || {
             let (order, rng) = catalogue::order(7, 3, None);
             let (message, span) = checkout(order, rng, telemetry.spans());

@@ -1,10 +1,19 @@
 //! A crash at every point of the loop, in every stage: nothing lost, no effect twice.
 
 use crate::shop::{LIMIT, Shop};
-use waybill_harness::Process;
+use waybill_harness::{Process, eventually};
 
 const STAGES: [&str; 3] = ["pick", "pack", "ship"];
 const ORDERS: usize = 300;
+const ROUNDS: usize = 5;
+
+fn input(stage: &str) -> &'static str {
+    match stage {
+        "pick" => "orders.new",
+        "pack" => "orders.picked",
+        _ => "orders.packed",
+    }
+}
 
 /// One stage crashes at the `nth` pass of `point` and is started again; the others go on.
 async fn crash(stage: &str, point: &str, nth: u32) {
@@ -13,8 +22,16 @@ async fn crash(stage: &str, point: &str, nth: u32) {
     shop.set("WAYBILL_TEST_FAILPOINT", &format!("{point}:{nth}"));
     let mut crashing = shop.run(&[stage]);
     shop.set("WAYBILL_TEST_FAILPOINT", "none");
-    // At a pace, so that there are several batches.
-    shop.done(&["produce", "orders", "--count", &ORDERS.to_string(), "--rate", "300", "--seed", "17"]);
+    // Each round is at least one batch of its own: the next begins when this one is done, or the stage has crashed.
+    for round in 1..=ROUNDS {
+        shop.done(&["produce", "orders", "--count", &(ORDERS / ROUNDS).to_string(), "--seed", &round.to_string()]);
+        eventually("the round is done, or the stage has crashed", LIMIT, async || {
+            let committed = usize::try_from(shop.committed(stage, input(stage))).unwrap();
+            let crashed = crashing.ended().unwrap().is_some();
+            if crashed || committed >= round * ORDERS / ROUNDS { Ok(()) } else { Err(format!("{committed} committed")) }
+        })
+        .await;
+    }
     if point == "during_shutdown" {
         crashing.terminate().unwrap();
     }

@@ -37,6 +37,20 @@ pub struct TelemetryConfig {
     pub export: bool,
 }
 
+impl TelemetryConfig {
+    /// Nothing is exported: for tests, and for commands that have nothing to tell.
+    #[must_use]
+    pub fn silent(service: &str) -> Self {
+        TelemetryConfig {
+            service: service.to_owned(),
+            environment: "none".to_owned(),
+            instance: std::process::id().to_string(),
+            baggage: Vec::new(),
+            export: false,
+        }
+    }
+}
+
 pub(crate) fn resource(config: &TelemetryConfig) -> Resource {
     let ours = [
         ("service.name", config.service.clone()),

@@ -3,7 +3,7 @@
 //! A batch locks the bins of its products in key order, so two processes never wait for each other in a circle, and
 //! writes what it took in one statement, in the transaction that keeps the picks.
 
-use sqlx::{QueryBuilder, Row};
+use sqlx::QueryBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use waybill_events::OrderPlaced;
@@ -21,6 +21,15 @@ pub struct Bin {
     pub zone: String,
     /// Units it holds.
     pub quantity: i64,
+}
+
+/// A row of the table: product, bin, zone, quantity.
+type Columns = (String, String, String, i64);
+
+impl From<Columns> for Bin {
+    fn from((product_id, bin, zone, quantity): Columns) -> Self {
+        Bin { product_id, bin, zone, quantity }
+    }
 }
 
 /// Units taken from a bin.
@@ -93,35 +102,20 @@ impl Shared<OrderPlaced> for Bins {
         let products: BTreeSet<&str> =
             orders.iter().flat_map(|o| &o.lines).map(|line| line.product_id.as_str()).collect();
         let products: Vec<&str> = products.into_iter().collect();
-        let mut bins = Vec::new();
-        match tx.connection() {
+        let rows: Vec<Columns> = match tx.connection() {
             Connection::Postgres(connection) => {
                 let sql = "select product_id, bin, zone, quantity from bins where product_id = any($1)
                            order by product_id, bin for update";
-                for row in sqlx::query(sql).bind(products).fetch_all(connection).await? {
-                    bins.push(Bin {
-                        product_id: row.try_get(0)?,
-                        bin: row.try_get(1)?,
-                        zone: row.try_get(2)?,
-                        quantity: row.try_get(3)?,
-                    });
-                }
+                sqlx::query_as(sql).bind(products).fetch_all(connection).await?
             }
             Connection::Sqlite(connection) => {
                 let sql = "select product_id, bin, zone, quantity from bins
                            where product_id in (select value from json_each(?1)) order by product_id, bin";
                 let products = serde_json::Value::from(products).to_string();
-                for row in sqlx::query(sql).bind(products).fetch_all(connection).await? {
-                    bins.push(Bin {
-                        product_id: row.try_get(0)?,
-                        bin: row.try_get(1)?,
-                        zone: row.try_get(2)?,
-                        quantity: row.try_get(3)?,
-                    });
-                }
+                sqlx::query_as(sql).bind(products).fetch_all(connection).await?
             }
-        }
-        Ok(Bins::from_rows(bins.into_iter()))
+        };
+        Ok(Bins::from_rows(rows.into_iter().map(Bin::from)))
     }
 
     async fn save(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -189,11 +183,10 @@ pub async fn load_bins(store: &mut Store, bins: &[Bin]) -> Result<(), StoreError
 pub async fn list_bins(store: &mut Store) -> Result<Vec<Bin>, StoreError> {
     let mut tx = store.begin().await?;
     let sql = "select product_id, bin, zone, quantity from bins order by product_id, bin";
-    let row = |a, b, c, d| Bin { product_id: a, bin: b, zone: c, quantity: d };
-    let bins: Vec<(String, String, String, i64)> = match tx.connection() {
+    let rows: Vec<Columns> = match tx.connection() {
         Connection::Postgres(connection) => sqlx::query_as(sql).fetch_all(connection).await?,
         Connection::Sqlite(connection) => sqlx::query_as(sql).fetch_all(connection).await?,
     };
     tx.commit().await?;
-    Ok(bins.into_iter().map(|(a, b, c, d)| row(a, b, c, d)).collect())
+    Ok(rows.into_iter().map(Bin::from).collect())
 }

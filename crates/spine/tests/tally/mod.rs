@@ -212,14 +212,7 @@ impl World {
 
     /// With `sink` false, what is published is never acknowledged.
     pub fn start_with_sink(&self, sink: bool) -> Running {
-        let config = TelemetryConfig {
-            service: "test".into(),
-            environment: "test".into(),
-            instance: "1".into(),
-            baggage: vec![],
-            export: false,
-        };
-        let telemetry = Telemetry::start(&config).unwrap();
+        let telemetry = Telemetry::start(&TelemetryConfig::silent("test")).unwrap();
         let shutdown = Shutdown::default();
         let source = self.broker.join("waybill.tally", "numbers");
         let nowhere = MemoryBroker::default();
