@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
-use waybill_spine::{Header, KafkaConfig, Record};
+use waybill_spine::{KafkaConfig, Record, detach};
 
 /// How long a cluster may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -50,7 +50,8 @@ pub fn scan(
         let message = message?;
         last = Instant::now();
         if wanted(message.key()) {
-            take(detach(&message, &kafka.prefix));
+            let topic = message.topic().strip_prefix(&kafka.prefix).unwrap_or(message.topic());
+            take(detach(&message, topic.into()));
         }
         let end = ends.get(&(message.topic().to_owned(), message.partition())).copied().unwrap_or(0);
         if message.offset() + 1 == end {
@@ -74,19 +75,4 @@ pub fn unreachable(kafka: &KafkaConfig) -> String {
     format!(
         "no Kafka broker answers at {servers} (start one with `docker compose up -d kafka`, or name yours with --brokers)"
     )
-}
-
-fn detach(message: &BorrowedMessage<'_>, prefix: &str) -> Record {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    Record {
-        topic: message.topic().strip_prefix(prefix).unwrap_or(message.topic()).into(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(<[u8]>::to_vec),
-        payload: message.payload().map(<[u8]>::to_vec),
-        headers: headers
-            .map(|h| Header { name: h.key.to_owned().into(), value: h.value.map(<[u8]>::to_vec) })
-            .collect(),
-    }
 }

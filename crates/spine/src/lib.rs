@@ -20,7 +20,7 @@ mod stage;
 pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
 pub use envelope::{Outbound, event_id, headers};
 pub use health::{Health, Pulse};
-pub use kafka::{KafkaConfig, KafkaSink, KafkaSource};
+pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
 pub use record::{Header, Message, Record};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};
 pub use shutdown::Shutdown;

@@ -7,7 +7,7 @@ mod sink;
 mod source;
 
 pub use sink::KafkaSink;
-pub use source::KafkaSource;
+pub use source::{KafkaSource, detach};
 
 use crate::broker::BrokerError;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};

@@ -91,6 +91,23 @@ impl ConsumerContext for Member {
     }
 }
 
+/// A record of its own, for as long as it is needed; `topic` is without the deployment's prefix.
+#[must_use]
+pub fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|h| Header { name: h.key.to_owned().into(), value: h.value.map(<[u8]>::to_vec) }).collect()
+    });
+    Record {
+        topic,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
 /// A member of a stage's consumer group.
 pub struct KafkaSource {
     consumer: BaseConsumer<Member>,
@@ -124,22 +141,9 @@ impl KafkaSource {
 
     fn detach(&self, message: &BorrowedMessage<'_>) -> Record {
         let name = message.topic().strip_prefix(self.prefix.as_str()).unwrap_or(message.topic());
+        // The names of a source's topics are shared, not copied with each record.
         let topic = self.topics.iter().find(|t| &***t == name).cloned().unwrap_or_else(|| name.into());
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|h| Header { name: h.key.to_owned().into(), value: h.value.map(<[u8]>::to_vec) })
-                .collect()
-        });
-        Record {
-            topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-            key: message.key().map(<[u8]>::to_vec),
-            payload: message.payload().map(<[u8]>::to_vec),
-            headers,
-        }
+        detach(message, topic)
     }
 
     /// One record, if one comes within `wait`.
