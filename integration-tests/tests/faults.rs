@@ -4,7 +4,7 @@ use crate::shop::{LIMIT, Shop};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use waybill_harness::{BlackHole, Collector, PostgresServer, Process, Refusing, eventually, postgres};
+use waybill_harness::{BlackHole, Collector, Manner, PostgresServer, Process, Refusing, eventually, postgres};
 
 /// Status code of a GET on a process's health port, which its log names.
 fn health(process: &Process, path: &str) -> Result<u16, String> {
@@ -95,7 +95,7 @@ async fn a_collector_that_is_away_black_holed_or_refusing_stops_no_stage() {
     let refusing = Refusing::start().unwrap();
     let hole = BlackHole::start().unwrap();
     let unavailable = Collector::start().unwrap();
-    unavailable.refuse(true);
+    unavailable.meet(Manner::Refuse);
     let ends = [("away", refusing.endpoint()), ("hole", hole.endpoint()), ("refusing", unavailable.endpoint())];
     for (name, endpoint) in ends {
         let Some((took, log)) = time_to_end(name, &endpoint).await else { return };

@@ -154,7 +154,8 @@ impl Topics {
         }
     }
 
-    /// The waybill grows by one stamp a stage, in order; a span links to every earlier stamp, and to nothing else.
+    /// The waybill grows by one stamp a stage, in order; a span links to every earlier stamp, and to nothing else (the
+    /// published copy names only links that are no stamps).
     fn links_are_complete(&self, report: &mut Report) {
         for (topic, stages) in TOPICS {
             for (order, event) in self.on(topic) {
@@ -162,9 +163,8 @@ impl Topics {
                 let names: Vec<&str> = stamps.iter().filter_map(|s| s["stage"].as_str()).collect();
                 report.must(names == STAGES[..stages], || format!("{order} on {topic}: stamped by {names:?}"));
                 let id = |v: &Value| (v["trace_id"].clone(), v["span_id"].clone());
-                let earlier: Vec<_> = stamps.iter().rev().skip(1).rev().map(id).collect();
-                let links: Vec<_> = event.span["links"].as_array().into_iter().flatten().map(id).collect();
-                report.must(links == earlier, || format!("{order} on {topic}: the span's links are not the waybill"));
+                let other = event.span["links"].as_array().is_some_and(|links| !links.is_empty());
+                report.must(!other, || format!("{order} on {topic}: the span has links that are not the waybill's"));
                 let own = stamps.last().map(id) == Some(id(&event.span));
                 report.must(own, || format!("{order} on {topic}: the last stamp is not the published span"));
                 self.stamps_are_published(order, topic, stamps, report);

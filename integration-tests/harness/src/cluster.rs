@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use rdkafka::consumer::Consumer;
 
 use crate::jars::kafka_jars;
-use crate::kafka::{SCRIPT, absolute, wait_until_ready};
+use crate::kafka::{SCRIPT, absolute, started};
 use crate::port::free_port;
+use crate::reader::consumer;
 use crate::supervisor::Supervisor;
 
-const START_LIMIT: Duration = Duration::from_secs(90);
+const METADATA_LIMIT: Duration = Duration::from_secs(10);
 
 /// A KRaft cluster on loopback; every broker is a controller too.
 pub struct KafkaCluster {
@@ -31,7 +33,7 @@ impl KafkaCluster {
             (1..).zip(&ports).map(|(id, (_, controller))| format!("{id}@127.0.0.1:{controller}")).collect();
         let mut cluster = Self { brokers: Vec::new() };
         for (id, (port, controller)) in (1..).zip(&ports) {
-            let supervisor = Supervisor::new("kafka", "KILL", &["sh", "-c", SCRIPT, "sh", &jars])?;
+            let supervisor = Supervisor::new("kafka", "KILL", &["sh", "-c", SCRIPT, "sh", &jars, "info"])?;
             let data = supervisor.dir().join("data");
             let properties = properties(id, *port, *controller, &voters.join(","), &data.display().to_string());
             std::fs::write(supervisor.dir().join("server.properties"), properties)
@@ -42,7 +44,7 @@ impl KafkaCluster {
         for broker in &mut cluster.brokers {
             broker.supervisor.start()?;
         }
-        cluster.brokers.iter().try_for_each(Broker::wait)?;
+        cluster.brokers.iter_mut().try_for_each(Broker::wait)?;
         Ok(cluster)
     }
 
@@ -51,9 +53,16 @@ impl KafkaCluster {
         self.brokers.iter().map(|b| b.address.as_str()).collect::<Vec<_>>().join(",")
     }
 
-    /// How many there are.
-    pub fn size(&self) -> usize {
-        self.brokers.len()
+    /// The broker that leads a partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> anyhow::Result<usize> {
+        let consumer = consumer(&self.bootstrap(), "waybill-harness")?;
+        let metadata = consumer.fetch_metadata(Some(topic), METADATA_LIMIT).context("no metadata")?;
+        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+        let found = partitions.iter().find(|p| p.id() == partition);
+        let leader = found.map(|p| p.leader()).filter(|id| *id > 0);
+        let leader = leader.with_context(|| format!("{topic}[{partition}] has no leader now"))?;
+        // Their ids count from 1.
+        Ok(usize::try_from(leader)? - 1)
     }
 
     /// Ends a broker without warning, as a crash would.
@@ -69,9 +78,8 @@ impl KafkaCluster {
 }
 
 impl Broker {
-    fn wait(&self) -> anyhow::Result<()> {
-        wait_until_ready(&self.address, START_LIMIT, || self.supervisor.is_alive())
-            .with_context(|| format!("Kafka did not start: {}", self.supervisor.log_tail()))
+    fn wait(&mut self) -> anyhow::Result<()> {
+        started(&mut self.supervisor, &self.address)
     }
 }
 
@@ -98,6 +106,8 @@ share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 group.initial.rebalance.delay.ms=0
 log.retention.ms=-1
+# After a kill a broker reads again whatever is in an open segment: 1 GiB by default.
+log.segment.bytes=33554432
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 log.cleaner.dedupe.buffer.size=8388608

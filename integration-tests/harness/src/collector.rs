@@ -1,7 +1,7 @@
 //! An OTLP/gRPC receiver that keeps what it is sent.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -81,15 +81,34 @@ impl Collector {
         metrics.iter().rfind(|metric| metric.name == name).cloned()
     }
 
-    /// From now on every export is answered `UNAVAILABLE` and not kept; `false` ends that.
-    pub fn refuse(&self, refuse: bool) {
-        self.shelf.refusing.store(refuse, Ordering::SeqCst);
+    /// How many spans and links were taken so far, kept or forgotten.
+    pub fn received(&self) -> (u64, u64) {
+        (self.shelf.received_spans.load(Ordering::SeqCst), self.shelf.received_links.load(Ordering::SeqCst))
+    }
+
+    /// From now on exports are met so; none but [`Manner::Keep`] keeps them.
+    pub fn meet(&self, manner: Manner) {
+        *lock(&self.shelf.manner) = manner;
     }
 
     /// How many exports were refused.
     pub fn refused(&self) -> usize {
         self.shelf.refused.load(Ordering::SeqCst)
     }
+}
+
+/// How a collector meets an export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Keeps it for the test to look at.
+    #[default]
+    Keep,
+    /// Takes it and forgets it: for more than memory holds.
+    Forget,
+    /// Answers `UNAVAILABLE`.
+    Refuse,
+    /// Takes it and never answers.
+    BlackHole,
 }
 
 impl Drop for Collector {
@@ -108,17 +127,25 @@ impl Drop for Collector {
 struct Shelf {
     spans: Mutex<Vec<Caught>>,
     metrics: Mutex<Vec<Measured>>,
-    refusing: AtomicBool,
+    manner: Mutex<Manner>,
+    received_spans: AtomicU64,
+    received_links: AtomicU64,
     refused: AtomicUsize,
 }
 
 impl Shelf {
-    fn admit(&self) -> Result<(), Status> {
-        if self.refusing.load(Ordering::SeqCst) {
-            self.refused.fetch_add(1, Ordering::SeqCst);
-            return Err(Status::unavailable("this collector was told to refuse"));
+    /// Whether the export is to be kept.
+    async fn admit(&self) -> Result<bool, Status> {
+        let manner = *lock(&self.manner);
+        match manner {
+            Manner::Keep => Ok(true),
+            Manner::Forget => Ok(false),
+            Manner::Refuse => {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                Err(Status::unavailable("this collector was told to refuse"))
+            }
+            Manner::BlackHole => std::future::pending().await,
         }
-        Ok(())
     }
 }
 
@@ -128,8 +155,15 @@ impl TraceService for Shelf {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.admit()?;
-        lock(&self.spans).extend(spans::flatten(request.into_inner().resource_spans));
+        let keep = self.admit().await?;
+        let resources = request.into_inner().resource_spans;
+        let spans = resources.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
+        let (count, links) = spans.fold((0, 0), |(count, links), span| (count + 1, links + span.links.len() as u64));
+        self.received_spans.fetch_add(count, Ordering::SeqCst);
+        self.received_links.fetch_add(links, Ordering::SeqCst);
+        if keep {
+            lock(&self.spans).extend(spans::flatten(resources));
+        }
         Ok(Response::new(Default::default()))
     }
 }
@@ -140,8 +174,9 @@ impl MetricsService for Shelf {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.admit()?;
-        lock(&self.metrics).extend(metrics::flatten(request.into_inner().resource_metrics));
+        if self.admit().await? {
+            lock(&self.metrics).extend(metrics::flatten(request.into_inner().resource_metrics));
+        }
         Ok(Response::new(Default::default()))
     }
 }

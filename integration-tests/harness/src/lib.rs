@@ -28,7 +28,7 @@ mod unavailable;
 mod writer;
 
 pub use cluster::KafkaCluster;
-pub use collector::Collector;
+pub use collector::{Collector, Manner};
 pub use database::Database;
 pub use eventually::eventually;
 pub use faults::{BlackHole, Refusing};

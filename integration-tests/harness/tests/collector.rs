@@ -12,7 +12,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde_json::json;
-use waybill_harness::{BlackHole, Collector, Kind, Refusing};
+use waybill_harness::{BlackHole, Collector, Kind, Manner, Refusing};
 
 fn resource() -> Resource {
     Resource::builder_empty().with_attribute(KeyValue::new("service.name", "waybill-test")).build()
@@ -95,7 +95,7 @@ async fn metrics_arrive_with_their_points() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_collector_told_to_refuse_keeps_nothing() -> Result<()> {
     let collector = Collector::start()?;
-    collector.refuse(true);
+    collector.meet(Manner::Refuse);
     let provider = tracing_to(&collector.endpoint())?;
     drop(provider.tracer("waybill.test").start("lost"));
     assert!(provider.force_flush().is_err());

@@ -1,9 +1,13 @@
 //! What can fail.
 
-use crate::world::{STAGES, World};
+use crate::world::{PARTITIONS, STAGES, TOPICS, World};
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::time::Duration;
+use waybill_harness::{Manner, eventually};
+
+/// How long an election may take.
+const ELECTION: Duration = Duration::from_secs(60);
 
 /// A fault, with its weight in [`Fault::draw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,25 +20,28 @@ pub enum Fault {
     AddProcess,
     /// A process is asked to end, and must end with 0.
     RemoveProcess,
-    /// `kill -9` of a broker; it is started again.
-    KillBroker,
+    /// `kill -9` of the broker that leads some partition of the chain; it is started again.
+    KillLeader,
     /// Postgres ends without a checkpoint and starts again.
     RestartPostgres,
     /// All connections to Postgres are cut.
     CutConnections,
+    /// The collector takes what is sent and never answers; the next time it is itself again.
+    BlackHoleCollector,
 }
 
 impl Fault {
     /// The next fault of a seed.
     pub fn draw(rng: &mut StdRng) -> Self {
-        match rng.random_range(0..20) {
+        match rng.random_range(0..22) {
             0..=6 => Fault::KillProcess,
             7..=8 => Fault::PauseProcess,
             9..=10 => Fault::AddProcess,
             11..=12 => Fault::RemoveProcess,
-            13..=14 => Fault::KillBroker,
+            13..=14 => Fault::KillLeader,
             15..=16 => Fault::RestartPostgres,
-            _ => Fault::CutConnections,
+            17..=19 => Fault::CutConnections,
+            _ => Fault::BlackHoleCollector,
         }
     }
 }
@@ -79,12 +86,16 @@ impl World {
                 anyhow::ensure!(status.success(), "{stage} ended with {status}: {}", process.log()?);
                 Ok(stage.to_owned())
             }
-            Fault::KillBroker => {
-                let broker = rng.random_range(0..self.cluster.size());
+            Fault::KillLeader => {
+                let topic = TOPICS[rng.random_range(0..TOPICS.len())];
+                let partition = rng.random_range(0..PARTITIONS);
+                // While the last broker that was killed catches up, a partition may have no leader for a moment.
+                let leader = || async { self.cluster.leader(topic, partition).map_err(|e| format!("{e:#}")) };
+                let broker = eventually("a leader", ELECTION, leader).await;
                 self.cluster.kill(broker)?;
                 tokio::time::sleep(Duration::from_millis(rng.random_range(500..5_000))).await;
                 self.cluster.start_again(broker)?;
-                Ok(format!("{}", broker + 1))
+                Ok(format!("{}, of {topic}[{partition}]", broker + 1))
             }
             Fault::RestartPostgres => {
                 self.postgres.stop_immediate()?;
@@ -95,6 +106,11 @@ impl World {
             Fault::CutConnections => {
                 let cut = self.postgres.terminate_connections().await?;
                 Ok(format!("{cut}"))
+            }
+            Fault::BlackHoleCollector => {
+                self.collector_away = !self.collector_away;
+                self.collector.meet(if self.collector_away { Manner::BlackHole } else { Manner::Forget });
+                Ok(if self.collector_away { "begins" } else { "ends" }.to_owned())
             }
         }
     }

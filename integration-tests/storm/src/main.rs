@@ -27,7 +27,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How long faults are injected
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 12)]
     minutes: u64,
     /// Orders sent over that time
     #[arg(long, default_value_t = 200_000)]
@@ -56,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
         *counts.entry(fault).or_default() += 1;
         let shipped = progress.look(&mut world, args.orders)?;
         println!("{:6.1} s  {shipped:>8} shipped  {fault:?} {note}", begun.elapsed().as_secs_f64());
-        let calm = Duration::from_millis(rng.random_range(200..2_000));
+        let calm = Duration::from_millis(rng.random_range(100..1_000));
         tokio::time::sleep(calm).await;
     }
     let last_fault = Instant::now();

@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use waybill_checker::{Chain, OffsetWatch};
-use waybill_harness::{BlackHole, Database, KafkaCluster, PostgresServer, Process, Refusing, count_topic, read_topic};
+use waybill_harness::{Collector, Database, KafkaCluster, Manner, PostgresServer, Process, count_topic, read_topic};
 
 /// The stages under the storm.
 pub const STAGES: [&str; 3] = ["pick", "pack", "ship"];
+/// The topics between them, and how many partitions each has.
+pub const TOPICS: [&str; 4] = ["orders.new", "orders.picked", "orders.packed", "orders.shipped"];
+pub const PARTITIONS: i32 = 6;
 /// Processes of each at the start.
 const EACH: usize = 3;
 /// Units in each of the 400 bins: enough for every order.
@@ -29,9 +32,9 @@ pub struct World {
     pub processes: Vec<(&'static str, Process)>,
     database: Database,
     orders: Option<Process>,
-    hole: BlackHole,
-    refusing: Refusing,
-    started: usize,
+    pub collector: Collector,
+    /// The collector is a black hole now.
+    pub collector_away: bool,
     stop_watch: Arc<AtomicBool>,
     watch: Option<JoinHandle<anyhow::Result<Watched>>>,
 }
@@ -50,12 +53,12 @@ impl World {
             processes: Vec::new(),
             database,
             orders: None,
-            hole: BlackHole::start()?,
-            refusing: Refusing::start()?,
-            started: 0,
+            collector: Collector::start()?,
+            collector_away: false,
             stop_watch: Arc::default(),
             watch: None,
         };
+        world.collector.meet(Manner::Forget);
         world.done(&["topics", "apply"])?;
         world.done(&["bins", "load", "--test-goods", &BIN.to_string()])?;
         for stage in STAGES.iter().flat_map(|stage| std::iter::repeat_n(*stage, EACH)) {
@@ -88,10 +91,9 @@ impl World {
         Ok(())
     }
 
-    /// One more process of a stage. Collectors are black-holed or refusing, in turn.
-    pub fn run(&mut self, stage: &str) -> anyhow::Result<Process> {
-        self.started += 1;
-        let endpoint = if self.started.is_multiple_of(2) { self.hole.endpoint() } else { self.refusing.endpoint() };
+    /// One more process of a stage.
+    pub fn run(&self, stage: &str) -> anyhow::Result<Process> {
+        let endpoint = self.collector.endpoint();
         Process::spawn(&self.binary, self.args(&["run", stage]), [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
     }
 
@@ -185,9 +187,7 @@ impl World {
 
     /// The state of everything, for whoever finds out why it stands still.
     pub fn dump(&mut self) {
-        for topic in
-            ["orders.new", "orders.picked", "orders.packed", "orders.shipped", "dead.pick", "dead.pack", "dead.ship"]
-        {
+        for topic in TOPICS.into_iter().chain(["dead.pick", "dead.pack", "dead.ship"]) {
             println!("{topic}: {:?}", count_topic(&self.cluster.bootstrap(), topic));
         }
         for (stage, process) in &mut self.processes {
