@@ -122,7 +122,7 @@ fn flow(args: &Args, kafka: &KafkaConfig) -> anyhow::Result<Watch> {
     while watch.ended() < args.orders {
         if sent < args.orders {
             let next = (sent + 100).min(args.orders);
-            produce::publish(&mut sink, &produce::test_orders(args.seed, sent..next, quiet.spans()))?;
+            produce::publish(&mut sink, &produce::test_orders(args.seed, sent..next, quiet.spans())?)?;
             sent = next;
         }
         watch.look(Duration::from_millis(50))?;

@@ -3,7 +3,7 @@
 use crate::kafka;
 use serde::Serialize;
 use waybill_spine::{KafkaConfig, Record, headers};
-use waybill_telemetry::{Carrier, SpanRecord};
+use waybill_telemetry::{Carrier, SpanRecord, Waybill};
 
 /// The topics that tell of an order, in the order of its journey.
 const TOPICS: [&str; 8] = [
@@ -54,6 +54,17 @@ pub struct Dead {
     pub message: String,
 }
 
+/// The waybill in a record's payload; empty where that cannot be read.
+fn waybill(record: &Record) -> Waybill {
+    #[derive(serde::Deserialize)]
+    struct Payload {
+        #[serde(default)]
+        waybill: Waybill,
+    }
+    let payload = record.content.payload().and_then(|json| serde_json::from_slice::<Payload>(json).ok());
+    payload.map(|p| p.waybill).unwrap_or_default()
+}
+
 impl Journey {
     /// Reads the journey of `order_id`.
     ///
@@ -65,16 +76,16 @@ impl Journey {
         records.sort_by_key(|r| (TOPICS.iter().position(|t| **t == *r.topic), r.partition, r.offset));
         let mut journey = Journey { order_id: order_id.to_owned(), ..Journey::default() };
         records.iter().for_each(|record| journey.add(record));
-        journey.spans.sort_by_key(|span| span.start);
+        journey.spans.sort_by_key(SpanRecord::begun);
         Ok(journey)
     }
 
     /// A record may stand twice, and two events of a stage share its span: the first counts.
     fn add(&mut self, record: &Record) {
-        let header = |name| record.header(name).unwrap_or_default();
+        let header = |name| record.content.header(name).unwrap_or_default();
         let dead = record.topic.starts_with("dead.");
         let copy = header(if dead { "dead_span" } else { headers::SPAN });
-        if let Ok(span) = serde_json::from_str::<SpanRecord>(copy)
+        if let Ok(span) = SpanRecord::read(copy, &waybill(record))
             && !self.spans.iter().any(|s| (s.trace_id, s.span_id) == (span.trace_id, span.span_id))
         {
             self.spans.push(span);
@@ -90,7 +101,7 @@ impl Journey {
                 topic: record.topic.to_string(),
                 partition: record.partition,
                 offset: record.offset,
-                event: record.payload.as_deref().and_then(|p| serde_json::from_slice(p).ok()).unwrap_or_default(),
+                event: record.content.payload().and_then(|p| serde_json::from_slice(p).ok()).unwrap_or_default(),
             });
         }
     }

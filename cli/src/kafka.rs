@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -14,8 +15,14 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub fn missing(kafka: &KafkaConfig, names: &[&str]) -> anyhow::Result<Vec<String>> {
     let consumer = reader(kafka)?;
     let metadata = consumer.fetch_metadata(None, ANSWER).with_context(|| unreachable(kafka))?;
-    let there = |name: &String| metadata.topics().iter().any(|t| t.name() == name && t.error().is_none());
+    // One whose leader is being elected is there, too.
+    let there = |name: &String| metadata.topics().iter().any(|t| t.name() == name);
     Ok(names.iter().map(|n| format!("{}{n}", kafka.prefix)).filter(|n| !there(n)).collect())
+}
+
+/// Whether the cluster did not answer; it may, later.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(KafkaError::MetadataFetch(_)))
 }
 
 /// Hands every record that stands on `topics` now and passes `wanted` (by its key) to `take`.

@@ -17,6 +17,11 @@ mod waterfall;
 
 use clap::Parser;
 
+/// Small blocks are allocated on one thread and freed on another, which glibc's allocator is slow at
+/// (docs/performance.md). librdkafka uses it as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     exit::report(args::Args::parse().run())
 }

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use waybill_events::OrderPlaced;
-use waybill_spine::{Emit, Event, KafkaSink, Message, Outbound, Sink, system_clock};
+use waybill_spine::{Event, KafkaSink, Message, Outbound, Sink, system_clock};
 use waybill_telemetry::{Incoming, SpanExport, SpanKind, SpanRecord, Status, Telemetry, Waybill};
 
 /// Messages handed over at a time.
@@ -116,12 +116,13 @@ fn send(
             CHUNK
         };
         let chunk = chunk.clamp(1, CHUNK);
+        let sold = orders.by_ref().take(chunk).map(|(order, rng)| checkout(order, rng, export));
         let (messages, spans): (Vec<Message>, Vec<SpanRecord>) =
-            orders.by_ref().take(chunk).map(|(order, rng)| checkout(order, rng, export)).unzip();
+            sold.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         publish(sink, &messages)?;
         sent += messages.len() as u64;
         bar.inc(messages.len() as u64);
-        spans.into_iter().for_each(|span| export.finish(span));
+        export.finish(spans);
     }
     bar.finish();
     println!("{sent} orders sent in {:.1} s", begun.elapsed().as_secs_f64());
@@ -144,7 +145,11 @@ pub fn publish(sink: &mut impl Sink, messages: &[Message]) -> anyhow::Result<()>
 }
 
 /// An order as the checkout publishes it, and the span that completes the checkout.
-pub fn checkout(mut order: OrderPlaced, mut rng: StdRng, export: &SpanExport) -> (Message, SpanRecord) {
+pub fn checkout(
+    mut order: OrderPlaced,
+    mut rng: StdRng,
+    export: &SpanExport,
+) -> serde_json::Result<(Message, SpanRecord)> {
     let start = system_clock();
     let mut span = SpanRecord {
         stage: "checkout".into(),
@@ -155,8 +160,10 @@ pub fn checkout(mut order: OrderPlaced, mut rng: StdRng, export: &SpanExport) ->
         trace_flags: TraceFlags::default(),
         name: "checkout.complete".into(),
         kind: SpanKind::Producer,
+        parked_since: None,
         start,
         end: start,
+        input: None,
         attributes: vec![
             KeyValue::new("order.id", order.order_id.clone()),
             KeyValue::new("order.item_count", i64::try_from(order.lines.len()).unwrap_or(i64::MAX)),
@@ -172,32 +179,32 @@ pub fn checkout(mut order: OrderPlaced, mut rng: StdRng, export: &SpanExport) ->
     span.end = system_clock();
     let mut waybill = Waybill::default();
     waybill.push(span.stamp());
-    let copy = serde_json::to_vec(&span).unwrap_or_default();
+    let copy = span.publish()?;
     let key = order.order_id.clone();
     let outbound = Outbound { stage: "checkout", key: &key, span: &span, incoming: &Incoming::default() };
-    let payload = order.write(&waybill).unwrap_or_default();
-    let message = outbound.message(OrderPlaced::TOPIC, OrderPlaced::SCHEMA, payload, &copy);
-    (message, span)
+    let message = outbound.message(&mut order, &waybill, &copy)?;
+    Ok((message, span))
 }
 
 /// Orders of a seed as messages, for the demo.
-pub fn test_orders(seed: u64, numbers: std::ops::Range<u64>, export: &SpanExport) -> Vec<Message> {
-    numbers.map(|number| catalogue::order(seed, number, None)).map(|(o, rng)| checkout(o, rng, export).0).collect()
+pub fn test_orders(seed: u64, numbers: std::ops::Range<u64>, export: &SpanExport) -> serde_json::Result<Vec<Message>> {
+    let orders = numbers.map(|number| catalogue::order(seed, number, None));
+    orders.map(|(order, rng)| Ok(checkout(order, rng, export)?.0)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use waybill_telemetry::TelemetryConfig;
+    use waybill_telemetry::{Carrier, TelemetryConfig};
 
     #[test]
     fn a_seed_gives_the_same_ids() {
         let telemetry = Telemetry::start(&TelemetryConfig::silent("test")).unwrap();
         let ids = || {
             let (order, rng) = catalogue::order(7, 3, None);
-            let (message, span) = checkout(order, rng, telemetry.spans());
-            let id = message.headers.iter().find(|h| h.name == "ce_id").and_then(|h| h.value.clone());
-            (id, span.trace_id, span.span_id, message.key)
+            let (message, span) = checkout(order, rng, telemetry.spans()).unwrap();
+            let id = message.content.header("ce_id").map(str::to_owned);
+            (id, span.trace_id, span.span_id, message.content.key().map(<[u8]>::to_vec))
         };
         assert_eq!(ids(), ids());
     }

@@ -18,7 +18,7 @@ use waybill_store::{Store, StoreError};
 use waybill_telemetry::{Telemetry, TelemetryConfig};
 use waybill_topics::Catalogue;
 
-/// How long a start waits for the database.
+/// How long a start waits for the database, and for Kafka.
 const START: Duration = Duration::from_secs(60);
 /// How long a stop waits for the stages: longer than their own last batch.
 const STOP: Duration = Duration::from_secs(15);
@@ -46,7 +46,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
         let health = Health::default();
         tokio::spawn(health.clone().serve(listener));
         let mut running = Running::new(kafka, store, health, shutdown, policy);
-        running.check_topics(&stages)?;
+        running.check_topics(&stages).await?;
         for stage in &stages {
             running.start_named(*stage, config.telemetry(name(*stage)))?;
         }
@@ -125,14 +125,24 @@ impl Running {
     }
 
     /// A stage without its topics would wait for ever, so it does not start.
-    fn check_topics(&self, stages: &BTreeSet<StageName>) -> anyhow::Result<()> {
+    async fn check_topics(&self, stages: &BTreeSet<StageName>) -> anyhow::Result<()> {
         let catalogue = Catalogue::built_in()?;
         let topics: Vec<&str> = stages
             .iter()
             .flat_map(|s| catalogue.owned_by(name(*s)).chain(catalogue.consumed_by(name(*s))))
             .map(|topic| topic.name.as_str())
             .collect();
-        let missing = kafka::missing(&self.kafka, &topics)?;
+        let begun = Instant::now();
+        let missing = loop {
+            match kafka::missing(&self.kafka, &topics) {
+                Ok(missing) => break missing,
+                Err(error) if kafka::is_away(&error) && begun.elapsed() < START && !self.shutdown.requested() => {
+                    eprintln!("waiting for Kafka: {error:#}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         anyhow::ensure!(missing.is_empty(), "topics are missing ({}): run `waybill topics apply`", missing.join(", "));
         Ok(())
     }

@@ -21,7 +21,8 @@ const CHILDREN: usize = 8;
 pub fn draw(journey: &Journey, width: usize) -> String {
     let mut out = String::new();
     let spans = &journey.spans;
-    let (Some(first), Some(last)) = (spans.iter().map(|s| s.start).min(), spans.iter().map(|s| s.end).max()) else {
+    let (Some(first), Some(last)) = (spans.iter().map(SpanRecord::begun).min(), spans.iter().map(|s| s.end).max())
+    else {
         return out;
     };
     let axis = Axis { first, total: last.duration_since(first) };
@@ -37,7 +38,7 @@ pub fn draw(journey: &Journey, width: usize) -> String {
     let mut before: Option<&SpanRecord> = None;
     for span in spans {
         if let Some(before) = before {
-            let wait = span.start.duration_since(before.end).max(SignedDuration::ZERO);
+            let wait = span.begun().duration_since(before.end).max(SignedDuration::ZERO);
             let _ = writeln!(out, "  {}", style(format!("│ waited {} for {}", human(wait), span.stage)).dim());
         } else {
             out.push('\n');
@@ -78,9 +79,9 @@ fn stage(out: &mut String, span: &SpanRecord, axis: &Axis, width: usize) {
         "{} {:<NAME$}{}  +{:<9} {:>9}  trace {}",
         colour.apply_to(mark),
         style(span.name.to_string()).bold(),
-        colour.apply_to(axis.bar(span.start, span.end)),
-        human(span.start.duration_since(axis.first)),
-        human(span.end.duration_since(span.start)),
+        colour.apply_to(axis.bar(span.begun(), span.end)),
+        human(span.begun().duration_since(axis.first)),
+        human(span.end.duration_since(span.begun())),
         &trace[..8],
     );
     line(out, "  │   ", &told(&span.attributes), width);
@@ -134,9 +135,9 @@ fn text(value: &serde_json::Value) -> &str {
     value.as_str().unwrap_or("?")
 }
 
-/// Attributes that tell something to a person; the messaging ones are in the JSON.
+/// Attributes that tell something to a person.
 fn told(attributes: &[opentelemetry::KeyValue]) -> String {
-    let told = attributes.iter().filter(|a| !a.key.as_str().starts_with("messaging.") && a.key.as_str() != "order.id");
+    let told = attributes.iter().filter(|a| a.key.as_str() != "order.id");
     let one = |a: &opentelemetry::KeyValue| {
         let key = a.key.as_str().rsplit('.').next().unwrap_or_default();
         match &a.value {

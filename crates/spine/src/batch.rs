@@ -32,7 +32,7 @@ pub(crate) struct Waited {
 
 impl<E: Event> Item<E> {
     pub(crate) fn received(record: Record, baggage: &[String]) -> Self {
-        let incoming = Incoming::read(&record, baggage);
+        let incoming = Incoming::read(&record.content, baggage);
         Item { incoming, work: envelope::accept(&record), record, parked: None }
     }
 
@@ -98,7 +98,8 @@ fn bug(what: &str, error: impl std::fmt::Display) -> Attempt {
 struct Row<S> {
     version: i32,
     state: Option<S>,
-    answer: Answer,
+    /// The messages of the last decision, as they are kept.
+    answer: Option<Vec<u8>>,
     changed: bool,
     /// Records of the key are parked: what comes from Kafka waits behind them.
     parked: bool,
@@ -108,14 +109,8 @@ struct Row<S> {
 
 impl<S> Default for Row<S> {
     fn default() -> Self {
-        Row { version: 0, state: None, answer: Answer::None, changed: false, parked: false, held: false }
+        Row { version: 0, state: None, answer: None, changed: false, parked: false, held: false }
     }
-}
-
-enum Answer {
-    None,
-    Stored(Vec<u8>),
-    Fresh(Vec<Message>),
 }
 
 pub(crate) struct Desk<S> {
@@ -173,7 +168,7 @@ impl<S: Stage> Desk<S> {
             if let Some(row) = rows.get_mut(key.as_str()) {
                 row.version = version;
                 row.state = Some(serde_json::from_str(&state).map_err(|e| bug("the stored state cannot be read", e))?);
-                row.answer = Answer::Stored(answer);
+                row.answer = Some(answer);
             }
         }
         for key in known.parked {
@@ -198,10 +193,10 @@ impl<S: Stage> Desk<S> {
         let now = (self.clock)();
         let details = Details { attributes: vec![KeyValue::new("error.type", refusal.reason)], ..Details::default() };
         let status = Status::Error(refusal.reason.to_owned());
-        let span = self.spans.finished::<S>(item, (now, now), details, status);
-        let copy = serde_json::to_vec(&span).unwrap_or_default();
+        let mut span = self.spans.finished::<S>(item, (now, now), details, status);
+        let copy = span.publish().unwrap_or_default();
         let attempts = item.parked.as_ref().map_or(0, |p| p.attempts) + 1;
-        plan.messages.push(envelope::dead_letter(S::NAME, &item.record, refusal, attempts, &span, copy));
+        plan.messages.push(envelope::dead_letter(S::NAME, &item.record, refusal, attempts, &span, &copy));
         plan.spans.push(span);
         plan.fates.push(Fate::Dead(refusal.reason));
         plan.unpark.extend(item.parked.as_ref().map(|p| p.id));
@@ -212,19 +207,19 @@ impl<S: Stage> Desk<S> {
 fn changed<St: serde::Serialize>(rows: HashMap<&str, Row<St>>) -> Result<Vec<Decided>, Attempt> {
     let mut list = Vec::with_capacity(rows.len());
     for (key, row) in rows {
-        let (true, Some(state)) = (row.changed, &row.state) else { continue };
-        let answer = match &row.answer {
-            Answer::Fresh(messages) => {
-                postcard::to_stdvec(messages).map_err(|e| bug("the answer cannot be stored", e))?
-            }
-            Answer::None | Answer::Stored(_) => continue,
-        };
-        let state = serde_json::to_string(state).map_err(|e| bug("the state cannot be stored", e))?;
+        let (true, Some(state), Some(answer)) = (row.changed, row.state, row.answer) else { continue };
+        let state = serde_json::to_string(&state).map_err(|e| bug("the state cannot be stored", e))?;
         list.push(Decided { key: key.to_owned(), version: row.version + 1, state, answer });
     }
     // Everybody locks rows in the same order.
     list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     Ok(list)
+}
+
+/// An answer as it is kept.
+fn kept(messages: &[Message]) -> Result<Vec<u8>, Attempt> {
+    let size: usize = messages.iter().map(|m| m.content.size() + 128).sum();
+    postcard::to_extend(messages, Vec::with_capacity(size)).map_err(|e| bug("the answer cannot be stored", e))
 }
 
 /// The decisions of one attempt, in memory.
@@ -274,27 +269,29 @@ impl<S: Stage> Batch<'_, '_, S> {
     ) -> Result<(), Attempt> {
         let key = accepted.event.key();
         let end = (self.desk.clock)();
-        let span = self.desk.spans.finished::<S>(item, (start, end), decision.span, Status::Unset);
+        let mut span = self.desk.spans.finished::<S>(item, (start, end), decision.span, Status::Unset);
         let mut waybill = accepted.event.waybill().clone();
         let age_s = waybill.stamps().first().map(|s| end.duration_since(s.ended_at).as_secs_f64());
         waybill.push(span.stamp());
-        let copy = serde_json::to_vec(&span).map_err(|e| bug("the span cannot be written", e))?;
+        let copy = span.publish().map_err(|e| bug("the span cannot be written", e))?;
         let outbound = Outbound { stage: S::NAME, key, span: &span, incoming: &item.incoming };
         let mut messages = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
-            let payload = event.write(&waybill).map_err(|e| bug("the answer cannot be written", e))?;
-            if payload.len() > self.desk.policy.largest_answer {
-                let why = format!("the answer on {} would be {} bytes long", event.topic(), payload.len());
+            let message = outbound.message(event.as_mut(), &waybill, &copy);
+            let message = message.map_err(|e| bug("the answer cannot be written", e))?;
+            let length = message.content.payload().map_or(0, <[u8]>::len);
+            if length > self.desk.policy.largest_answer {
+                let why = format!("the answer on {} would be {length} bytes long", event.topic());
                 return Err(Attempt::Refused(Refusal::new("answer_too_large", why)));
             }
-            messages.push(outbound.message(event.topic(), event.schema(), payload, &copy));
+            messages.push(message);
         }
         if let Some(row) = self.rows.get_mut(key) {
-            self.plan.messages.extend_from_slice(&messages);
             row.state = Some(decision.state);
-            row.answer = Answer::Fresh(messages);
+            row.answer = Some(kept(&messages)?);
             row.changed = true;
         }
+        self.plan.messages.append(&mut messages);
         self.plan.spans.push(span);
         self.done(item, Fate::Answered { age_s });
         Ok(())
@@ -302,13 +299,12 @@ impl<S: Stage> Batch<'_, '_, S> {
 
     fn repeat(&mut self, item: &Item<S::Event>, key: &str) -> Result<(), Attempt> {
         match self.rows.get(key).map(|row| &row.answer) {
-            Some(Answer::Fresh(messages)) => self.plan.messages.extend_from_slice(messages),
-            Some(Answer::Stored(bytes)) => {
+            Some(Some(bytes)) => {
                 let messages: Vec<Message> =
                     postcard::from_bytes(bytes).map_err(|e| bug("the stored answer cannot be read", e))?;
                 self.plan.messages.extend(messages);
             }
-            Some(Answer::None) | None => return Err(bug("the stage repeats", "an answer it never gave")),
+            Some(None) | None => return Err(bug("the stage repeats", "an answer it never gave")),
         }
         self.done(item, Fate::Repeated);
         Ok(())

@@ -3,11 +3,11 @@
 //! Header names: CloudEvents Kafka protocol binding §3.2; `ce_traceparent`: its distributed tracing
 //! extension (where the journey started, unchanged on the way); `traceparent`: W3C (the last hop).
 
-use crate::record::{Header, Message, Record};
-use crate::stage::{Event, Refusal};
+use crate::record::{Content, Message, Record};
+use crate::stage::{Emit, Event, Refusal};
 use jiff::Timestamp;
 use uuid::Uuid;
-use waybill_telemetry::{Carrier, Incoming, SpanRecord};
+use waybill_telemetry::{Carrier, Incoming, SpanRecord, Waybill};
 
 /// The names of the headers.
 pub mod headers {
@@ -41,7 +41,7 @@ pub(crate) struct Accepted<E> {
 
 /// Reads a record as an event `E`.
 pub(crate) fn accept<E: Event>(record: &Record) -> Result<Accepted<E>, Refusal> {
-    let key = record.key.as_deref().ok_or_else(|| Refusal::new("no_key", "the record has no key"))?;
+    let key = record.content.key().ok_or_else(|| Refusal::new("no_key", "the record has no key"))?;
     let id = required(record, headers::ID)?;
     let kind = required(record, headers::TYPE)?;
     if kind != E::SCHEMA {
@@ -51,7 +51,7 @@ pub(crate) fn accept<E: Event>(record: &Record) -> Result<Accepted<E>, Refusal> 
     let time = time
         .parse()
         .map_err(|e| Refusal::new("bad_header", format!("header {} is not an RFC 3339 time: {e}", headers::TIME)))?;
-    let payload = record.payload.as_deref().unwrap_or_default();
+    let payload = record.content.payload().unwrap_or_default();
     if payload.is_empty() {
         return Err(Refusal::new("no_payload", "the record has no payload"));
     }
@@ -65,7 +65,7 @@ pub(crate) fn accept<E: Event>(record: &Record) -> Result<Accepted<E>, Refusal> 
 }
 
 fn required<'a>(record: &'a Record, name: &str) -> Result<&'a str, Refusal> {
-    match record.header(name) {
+    match record.content.header(name) {
         Some(value) if !value.is_empty() && value.len() <= 256 => Ok(value),
         Some(_) => Err(Refusal::new("bad_header", format!("header {name} is empty or longer than 256 bytes"))),
         None => Err(Refusal::new(
@@ -98,30 +98,31 @@ pub struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    /// The message for one event. `span` is the published copy of [`Outbound::span`], as JSON.
-    #[must_use]
-    pub fn message(&self, topic: &'static str, schema: &'static str, payload: Vec<u8>, span: &[u8]) -> Message {
+    /// The message for one event. `copy` is the published copy of [`Outbound::span`], as JSON.
+    ///
+    /// # Errors
+    /// The event cannot be written as JSON.
+    pub fn message(&self, event: &mut dyn Emit, waybill: &Waybill, copy: &[u8]) -> Result<Message, serde_json::Error> {
+        let (topic, schema) = (event.topic(), event.schema());
+        let mut content = Content::written(self.key, |out| event.write(waybill, out))?;
         let mut id = Uuid::encode_buffer();
         let id = event_id(self.stage, topic, self.key).as_hyphenated().encode_lower(&mut id);
         let traceparent = self.span.traceparent();
-        let origin = self.incoming.origin.as_deref().unwrap_or(&traceparent);
-        let mut out = vec![
-            Header::new("ce_specversion", "1.0"),
-            Header::new(headers::ID, id.as_bytes()),
-            Header::new(headers::TYPE, schema),
-            Header::new(headers::SOURCE, format!("/waybill/{}", self.stage)),
-            Header::new(headers::TIME, self.span.end.to_string()),
-            Header::new("ce_subject", self.key),
-            Header::new("ce_dataschema", format!("urn:waybill:schema:{}", schema.replace(".v", ":v"))),
-            Header::new("content-type", "application/json"),
-            Header::new("ce_traceparent", origin),
-            Header::new(headers::SPAN, span),
-        ];
+        content.push_text("ce_specversion", "1.0");
+        content.push_text(headers::ID, id);
+        content.push_text(headers::TYPE, schema);
+        content.push_text(headers::SOURCE, format_args!("/waybill/{}", self.stage));
+        content.push_text(headers::TIME, self.span.end);
+        content.push_text("ce_subject", self.key);
+        content.push_text("ce_dataschema", format_args!("urn:waybill:schema:{}", schema.replace(".v", ":v")));
+        content.push_text("content-type", "application/json");
+        content.push_text("ce_traceparent", self.incoming.origin.as_deref().unwrap_or(&traceparent));
+        content.push(headers::SPAN, Some(copy));
         if let Some(baggage) = &self.incoming.baggage {
-            out.push(Header::new("baggage", baggage.as_str()));
+            content.push_text("baggage", baggage);
         }
-        out.push(Header::new("traceparent", traceparent));
-        Message { topic: topic.into(), key: Some(self.key.as_bytes().to_vec()), payload: Some(payload), headers: out }
+        content.push_text("traceparent", traceparent);
+        Ok(Message { topic: topic.into(), content })
     }
 }
 
@@ -132,22 +133,97 @@ pub(crate) fn dead_letter(
     refusal: &Refusal,
     attempts: i32,
     span: &SpanRecord,
-    copy: Vec<u8>,
+    copy: &[u8],
 ) -> Message {
-    let mut headers = record.headers.clone();
+    let mut content = record.content.clone();
     let message: String = refusal.message.chars().take(1_000).collect();
-    headers.extend([
-        Header::new("dead_reason", refusal.reason),
-        Header::new("dead_message", message),
-        Header::new("dead_stage", stage),
-        Header::new("dead_topic", record.topic.as_bytes()),
-        Header::new("dead_partition", record.partition.to_string()),
-        Header::new("dead_offset", record.offset.to_string()),
-        Header::new("dead_timestamp", record.timestamp_ms.to_string()),
-        Header::new("dead_attempts", attempts.to_string()),
-        Header::new("dead_at", span.end.to_string()),
-        Header::new("dead_traceparent", span.traceparent()),
-        Header::new("dead_span", copy),
-    ]);
-    Message { topic: format!("dead.{stage}").into(), key: record.key.clone(), payload: record.payload.clone(), headers }
+    content.push_text("dead_reason", refusal.reason);
+    content.push_text("dead_message", message);
+    content.push_text("dead_stage", stage);
+    content.push_text("dead_topic", &record.topic);
+    content.push_text("dead_partition", record.partition);
+    content.push_text("dead_offset", record.offset);
+    content.push_text("dead_timestamp", record.timestamp_ms);
+    content.push_text("dead_attempts", attempts);
+    content.push_text("dead_at", span.end);
+    content.push_text("dead_traceparent", span.traceparent());
+    content.push("dead_span", Some(copy));
+    Message { topic: format!("dead.{stage}").into(), content }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop, proptest};
+    use std::sync::Arc;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Thing {
+        key: String,
+        #[serde(default)]
+        waybill: Waybill,
+    }
+
+    impl Event for Thing {
+        const TOPIC: &'static str = "things";
+        const SCHEMA: &'static str = "things.v1";
+        fn key(&self) -> &str {
+            &self.key
+        }
+        fn waybill(&self) -> &Waybill {
+            &self.waybill
+        }
+        fn waybill_mut(&mut self) -> &mut Waybill {
+            &mut self.waybill
+        }
+        fn check(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// Headers as strangers write them: the names that are looked for, with nothing, text or bytes.
+    fn stranger(key: Option<Vec<u8>>, payload: Option<Vec<u8>>, headers: &[(usize, Option<Vec<u8>>)]) -> Record {
+        let names =
+            [headers::ID, headers::TYPE, headers::TIME, headers::SOURCE, "traceparent", "tracestate", "baggage", ""];
+        let mut content = Content::new(key.as_deref(), payload.as_deref());
+        headers.iter().for_each(|(name, value)| content.push(names[name % names.len()], value.as_deref()));
+        Record { topic: Arc::from("things"), partition: 0, offset: 0, timestamp_ms: 0, content }
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_accepted_or_refused_with_a_reason(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+            payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..99)),
+            json in prop::option::of("\\{\"key\":\"[a-c]\"(,\"waybill\":(\\[[\\[\\]{}0-9,\"a-z:]{0,20}\\]|7|null))?\\}"),
+            headers in prop::collection::vec((0_usize..8, prop::option::of(prop::collection::vec(any::<u8>(), 0..60))), 0..9),
+            known in any::<bool>(),
+        ) {
+            let mut record = stranger(key, json.map(String::into_bytes).or(payload), &headers);
+            if known {
+                record.content.push_text(headers::ID, "id");
+                record.content.push_text(headers::TYPE, "things.v1");
+                record.content.push_text(headers::TIME, "2026-11-21T10:00:00Z");
+            }
+            let _ = Incoming::read(&record.content, &["a".to_owned()]);
+            match accept::<Thing>(&record) {
+                Ok(accepted) => assert_eq!(accepted.event.key.as_bytes(), record.content.key().unwrap_or_default()),
+                Err(refusal) => assert!(!refusal.message.is_empty()),
+            }
+        }
+
+        #[test]
+        fn content_gives_back_what_it_was_given(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+            payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..99)),
+            headers in prop::collection::vec(("[a-z]{0,9}", prop::option::of(prop::collection::vec(any::<u8>(), 0..60))), 0..9),
+        ) {
+            let mut content = Content::new(key.as_deref(), payload.as_deref());
+            headers.iter().for_each(|(name, value)| content.push(name, value.as_deref()));
+            let kept: Content = postcard::from_bytes(&postcard::to_stdvec(&content).unwrap()).unwrap();
+            assert_eq!(kept, content);
+            assert_eq!((content.key(), content.payload()), (key.as_deref(), payload.as_deref()));
+            assert!(content.headers().eq(headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()))));
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
 pub use envelope::{Outbound, event_id, headers};
 pub use health::{Health, Pulse};
 pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
-pub use record::{Header, Message, Record};
+pub use record::{Content, Message, Record};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};
 pub use shutdown::Shutdown;
 pub use stage::{Child, Decision, Details, Emit, Event, Outcome, Refusal, Shared, Stage};

@@ -102,7 +102,7 @@ impl MemorySource {
                 if batch.len() >= limits.records || bytes >= limits.bytes {
                     return;
                 }
-                bytes += record.size();
+                bytes += record.content.size();
                 *position = record.offset + 1;
                 batch.push(record.clone());
             }
@@ -177,7 +177,7 @@ impl Sink for MemorySink {
                 continue;
             };
             let mut hash = DefaultHasher::new();
-            message.key.hash(&mut hash);
+            message.content.key().hash(&mut hash);
             let count = partitions.len();
             let partition = usize::try_from(hash.finish() % count.max(1) as u64).unwrap_or(0);
             let records = &mut partitions[partition];
@@ -186,9 +186,7 @@ impl Sink for MemorySink {
                 partition: i32::try_from(partition).unwrap_or(i32::MAX),
                 offset: i64::try_from(records.len()).unwrap_or(i64::MAX),
                 timestamp_ms: 0,
-                key: message.key,
-                payload: message.payload,
-                headers: message.headers,
+                content: message.content,
             });
         }
         Ok(Some(failed))

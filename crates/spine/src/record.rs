@@ -2,23 +2,111 @@
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::Write as _;
 use std::sync::Arc;
 use waybill_telemetry::Carrier;
 
-/// A header of a record: bytes, or nothing at all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Its name; names may repeat.
-    pub name: Cow<'static, str>,
-    /// Its value.
+/// Key, payload and headers, all in one block of memory: a record is copied, kept and freed as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Key, payload, then name and value of each header.
     #[serde(with = "serde_bytes")]
-    pub value: Option<Vec<u8>>,
+    bytes: Vec<u8>,
+    key: Option<u32>,
+    payload: Option<u32>,
+    /// Lengths of name and value.
+    headers: Vec<(u32, Option<u32>)>,
 }
 
-impl Header {
-    /// A text header.
-    pub fn new(name: &'static str, value: impl Into<Vec<u8>>) -> Self {
-        Header { name: Cow::Borrowed(name), value: Some(value.into()) }
+impl Content {
+    /// Without headers yet.
+    #[must_use]
+    pub fn new(key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
+        let mut content = Content::default();
+        content.key = key.map(|key| content.append(key));
+        content.payload = payload.map(|payload| content.append(payload));
+        content
+    }
+
+    /// With a payload that `write` appends.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn written<E>(key: &str, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Self, E> {
+        // What an event of three lines and its headers take.
+        let mut content = Content { bytes: Vec::with_capacity(4_096), ..Content::default() };
+        content.key = Some(content.append(key.as_bytes()));
+        let before = content.bytes.len();
+        write(&mut content.bytes)?;
+        content.payload = Some(content.since(before));
+        Ok(content)
+    }
+
+    /// Adds a header; its value may be nothing at all, and names may repeat.
+    pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
+        let name = self.append(name.as_bytes());
+        let value = value.map(|value| self.append(value));
+        self.headers.push((name, value));
+    }
+
+    /// Adds a header that is text.
+    pub fn push_text(&mut self, name: &str, value: impl Display) {
+        let name = self.append(name.as_bytes());
+        let before = self.bytes.len();
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.bytes, "{value}");
+        let value = self.since(before);
+        self.headers.push((name, Some(value)));
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> u32 {
+        self.bytes.extend_from_slice(bytes);
+        // librdkafka itself takes at most 1 GB.
+        u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn since(&self, before: usize) -> u32 {
+        u32::try_from(self.bytes.len() - before).unwrap_or(u32::MAX)
+    }
+
+    fn slice(&self, from: usize, len: u32) -> &[u8] {
+        self.bytes.get(from..from + len as usize).unwrap_or_default()
+    }
+
+    /// Key.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.map(|len| self.slice(0, len))
+    }
+
+    /// Payload.
+    #[must_use]
+    pub fn payload(&self) -> Option<&[u8]> {
+        self.payload.map(|len| self.slice(self.key.unwrap_or(0) as usize, len))
+    }
+
+    /// Names and values, in order.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, Option<&[u8]>)> {
+        let mut at = (self.key.unwrap_or(0) + self.payload.unwrap_or(0)) as usize;
+        self.headers.iter().map(move |(name, value)| {
+            let from = at + *name as usize;
+            let name = std::str::from_utf8(self.slice(at, *name)).unwrap_or_default();
+            at = from + value.unwrap_or(0) as usize;
+            (name, value.map(|len| self.slice(from, len)))
+        })
+    }
+
+    /// Bytes of key, payload and headers: what it weighs in a batch.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Carrier for Content {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers().filter(|(n, _)| *n == name).find_map(|(_, value)| std::str::from_utf8(value?).ok())
     }
 }
 
@@ -33,31 +121,8 @@ pub struct Record {
     pub offset: i64,
     /// Kafka's own timestamp, ms since 1970.
     pub timestamp_ms: i64,
-    /// Key.
-    #[serde(with = "serde_bytes")]
-    pub key: Option<Vec<u8>>,
-    /// Payload.
-    #[serde(with = "serde_bytes")]
-    pub payload: Option<Vec<u8>>,
-    /// Headers, in order.
-    pub headers: Vec<Header>,
-}
-
-impl Record {
-    /// Bytes of key, payload and headers: what it weighs in a batch.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        let headers: usize = self.headers.iter().map(|h| h.name.len() + len(&h.value)).sum();
-        len(&self.key) + len(&self.payload) + headers
-    }
-}
-
-impl Carrier for Record {
-    fn header(&self, name: &str) -> Option<&str> {
-        let values = self.headers.iter().filter(|h| h.name == name);
-        values.filter_map(|h| std::str::from_utf8(h.value.as_deref()?).ok()).next()
-    }
+    /// Key, payload and headers.
+    pub content: Content,
 }
 
 /// A message to publish.
@@ -65,12 +130,6 @@ impl Carrier for Record {
 pub struct Message {
     /// Topic, without the deployment's prefix.
     pub topic: Cow<'static, str>,
-    /// Key: decides the partition.
-    #[serde(with = "serde_bytes")]
-    pub key: Option<Vec<u8>>,
-    /// Payload.
-    #[serde(with = "serde_bytes")]
-    pub payload: Option<Vec<u8>>,
-    /// Headers, in order.
-    pub headers: Vec<Header>,
+    /// The key, which decides the partition, payload and headers.
+    pub content: Content,
 }

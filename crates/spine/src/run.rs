@@ -283,7 +283,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         }
         self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
         Failpoint::AfterOffsets.pass();
-        plan.spans.into_iter().for_each(|span| self.export.finish(span));
+        self.export.finish(plan.spans);
         self.metrics.ended(&plan.fates, taken.elapsed());
         Ok(true)
     }

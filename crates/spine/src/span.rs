@@ -1,6 +1,7 @@
 //! The stage span: opened, linked and closed here, so that no stage can forget or misname one.
 
 use crate::batch::Item;
+use crate::record::Record;
 use crate::stage::{Details, Event, Stage};
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
@@ -8,7 +9,7 @@ use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
 use rand::Rng;
 use std::borrow::Cow;
 use std::sync::Arc;
-use waybill_telemetry::{Carrier, ChildSpan, SpanEvent, SpanExport, SpanKind, SpanLink, SpanRecord, Status};
+use waybill_telemetry::{Carrier, ChildSpan, Input, SpanEvent, SpanExport, SpanKind, SpanLink, SpanRecord, Status};
 
 /// What all spans of a stage's process have in common.
 pub(crate) struct Spans {
@@ -34,8 +35,6 @@ impl Spans {
         let children = details.children.into_iter().map(|child| ChildSpan {
             span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
             name: Cow::Borrowed(child.name),
-            start,
-            end,
             attributes: child.attributes,
         });
         let mut span = SpanRecord {
@@ -49,46 +48,32 @@ impl Spans {
             name: Cow::Borrowed(S::SPAN),
             kind: SpanKind::Consumer,
             // A record that was parked has been in hand since then.
-            start: item.parked.as_ref().map_or(start, |p| p.since.min(start)),
+            parked_since: item.parked.as_ref().map(|p| p.since),
+            start,
             end,
-            attributes: self.attributes(item),
+            input: Some(self.input(item)),
+            attributes: details.attributes,
             events: details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)).collect(),
             links: links(item),
             status,
         };
-        span.attributes.extend(details.attributes);
         if let Some(parked) = &item.parked {
             let attributes = vec![
                 KeyValue::new("reason", parked.why.clone()),
                 KeyValue::new("attempts", i64::from(parked.attempts)),
             ];
-            span.events.insert(0, event("parked", span.start, attributes));
+            span.events.insert(0, event("parked", span.begun(), attributes));
         }
         span.trace_flags = if self.export.samples(&span) { TraceFlags::SAMPLED } else { TraceFlags::default() };
         span
     }
 
-    fn attributes<E: Event>(&self, item: &Item<E>) -> Vec<KeyValue> {
-        let record = &item.record;
-        let mut list = Vec::with_capacity(16);
-        list.push(KeyValue::new("messaging.system", "kafka"));
-        list.push(KeyValue::new("messaging.operation.name", "process"));
-        list.push(KeyValue::new("messaging.operation.type", "process"));
-        let topic = if self.prefix.is_empty() {
-            record.topic.clone()
-        } else {
-            format!("{}{}", self.prefix, record.topic).into()
-        };
-        list.push(KeyValue::new("messaging.destination.name", topic));
-        list.push(KeyValue::new("messaging.destination.partition.id", record.partition.to_string()));
-        list.push(KeyValue::new("messaging.kafka.offset", record.offset));
-        list.push(KeyValue::new("messaging.consumer.group.name", self.group.clone()));
+    fn input<E: Event>(&self, item: &Item<E>) -> Input {
+        let Record { topic, partition, offset, .. } = &item.record;
         // A key or id that was not accepted is data from who knows where: it stays out of telemetry.
-        if let Ok(accepted) = &item.work {
-            list.push(KeyValue::new("messaging.kafka.message.key", accepted.event.key().to_owned()));
-            list.push(KeyValue::new("messaging.message.id", accepted.id.clone()));
-        }
-        list
+        let message = item.work.as_ref().ok().map(|work| (work.event.key().to_owned(), work.id.clone()));
+        let topic = if self.prefix.is_empty() { topic.clone() } else { format!("{}{topic}", self.prefix).into() };
+        Input { topic, partition: *partition, offset: *offset, group: self.group.clone(), message }
     }
 }
 
@@ -105,7 +90,7 @@ fn links<E: Event>(item: &Item<E>) -> Vec<SpanLink> {
     if let Some(producer) = &item.incoming.producer
         && !links.iter().any(|l| l.span_id == producer.span_id() && l.trace_id == producer.trace_id())
     {
-        let source = item.record.header(crate::headers::SOURCE).unwrap_or_default();
+        let source = item.record.content.header(crate::headers::SOURCE).unwrap_or_default();
         let stage = source.rsplit('/').next().filter(|s| !s.is_empty() && s.len() <= 64).unwrap_or("unknown");
         links.push(SpanLink::new(
             producer.trace_id(),

@@ -32,11 +32,11 @@ pub trait Emit: Send {
     fn topic(&self) -> &'static str;
     /// See [`Event::SCHEMA`].
     fn schema(&self) -> &'static str;
-    /// The payload, with this waybill.
+    /// Appends the payload, with this waybill.
     ///
     /// # Errors
     /// The value cannot be written as JSON.
-    fn write(&mut self, waybill: &Waybill) -> Result<Vec<u8>, serde_json::Error>;
+    fn write(&mut self, waybill: &Waybill, out: &mut Vec<u8>) -> Result<(), serde_json::Error>;
 }
 
 impl<E: Event> Emit for E {
@@ -46,9 +46,9 @@ impl<E: Event> Emit for E {
     fn schema(&self) -> &'static str {
         E::SCHEMA
     }
-    fn write(&mut self, waybill: &Waybill) -> Result<Vec<u8>, serde_json::Error> {
+    fn write(&mut self, waybill: &Waybill, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         self.waybill_mut().clone_from(waybill);
-        serde_json::to_vec(self)
+        serde_json::to_writer(out, self)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waybill_harness::{Scope, kafka};
 use waybill_spine::memory::MemoryBroker;
-use waybill_spine::{Header, KafkaConfig, KafkaSink, KafkaSource, Limits, Message, Record, Sink, Source};
+use waybill_spine::{Content, KafkaConfig, KafkaSink, KafkaSource, Limits, Message, Record, Sink, Source};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits { records: 500, bytes: 1 << 20 };
@@ -91,12 +91,7 @@ on_both! {
 }
 
 fn message(key: &str, number: usize) -> Message {
-    Message {
-        topic: TOPIC.into(),
-        key: Some(key.as_bytes().to_vec()),
-        payload: Some(number.to_string().into_bytes()),
-        headers: vec![],
-    }
+    Message { topic: TOPIC.into(), content: Content::new(Some(key.as_bytes()), Some(number.to_string().as_bytes())) }
 }
 
 fn publish(sink: &mut impl Sink, messages: &[Message]) -> Vec<usize> {
@@ -130,28 +125,24 @@ fn done(source: &mut impl Source, records: &[Record]) {
 }
 
 fn numbers(records: &[Record]) -> Vec<usize> {
-    let number = |r: &Record| std::str::from_utf8(r.payload.as_deref().unwrap()).unwrap().parse().unwrap();
+    let number = |r: &Record| std::str::from_utf8(r.content.payload().unwrap()).unwrap().parse().unwrap();
     records.iter().map(number).collect()
 }
 
 fn as_published(broker: &impl Broker) {
-    let full = Message {
-        headers: vec![
-            Header::new("a", "1"),
-            Header::new("a", "2"),
-            Header { name: "empty".into(), value: None },
-            Header::new("bytes", vec![0, 255]),
-        ],
-        ..message("k", 1)
-    };
-    let bare = Message { key: None, payload: None, ..message("", 2) };
+    let mut full = message("k", 1);
+    full.content.push_text("a", 1);
+    full.content.push_text("a", 2);
+    full.content.push("empty", None);
+    full.content.push("bytes", Some(&[0, 255]));
+    let bare = Message { content: Content::default(), ..message("", 2) };
     assert!(publish(&mut broker.sink(), &[full.clone(), bare.clone()]).is_empty());
     let mut source = broker.join();
     let mut records = take(&mut source, 2);
-    records.sort_by_key(|r| r.key.is_none());
+    records.sort_by_key(|r| r.content.key().is_none());
     for (record, message) in records.iter().zip([&full, &bare]) {
         assert_eq!(&*record.topic, TOPIC);
-        assert_eq!((&record.key, &record.payload, &record.headers), (&message.key, &message.payload, &message.headers));
+        assert_eq!(record.content, message.content);
     }
     source.close();
 }
@@ -166,7 +157,7 @@ fn in_order(broker: &impl Broker) {
     let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let records = take(&mut source, 300);
     for (record, number) in records.iter().zip(numbers(&records)) {
-        let before = last.insert(record.key.clone().unwrap(), number);
+        let before = last.insert(record.content.key().unwrap().to_vec(), number);
         assert!(before.is_none_or(|b| b < number), "{before:?} before {number}");
     }
     source.close();
@@ -228,7 +219,7 @@ fn two_members(broker: &impl Broker) {
 }
 
 fn limits(broker: &impl Broker) {
-    let large = Message { payload: Some(vec![7; 1_000]), ..message("k", 1) };
+    let large = Message { content: Content::new(Some(b"k"), Some(&[7; 1_000])), ..message("k", 1) };
     publish(&mut broker.sink(), &vec![large; 50]);
     let mut source = broker.join();
     take(&mut source, 1);

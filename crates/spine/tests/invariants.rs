@@ -7,6 +7,7 @@ mod tally;
 use std::time::Duration;
 use tally::{Do, World};
 use waybill_harness::eventually;
+use waybill_telemetry::{Carrier as _, SpanRecord};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -50,7 +51,7 @@ async fn an_effect_happens_once_and_a_repeat_repeats_the_last_answer() {
     world.send_as("another-event-id", "a", 5, Do::Emit);
     world.until_answered(3).await;
     let answers = world.answers();
-    assert!(answers.iter().all(|a| a.payload == answers[0].payload && a.headers == answers[0].headers));
+    assert!(answers.iter().all(|a| a.content == answers[0].content));
     assert_eq!(world.kept("a").await.as_deref(), Some(r#"{"sum": 1}"#));
     running.stop();
 }
@@ -62,7 +63,7 @@ async fn a_repeat_within_one_batch_is_answered_once_and_repeated() {
     let running = world.start();
     world.until_answered(3).await;
     let answers = world.answers();
-    assert!(answers.iter().all(|a| a.headers == answers[0].headers), "one span, one id");
+    assert!(answers.iter().all(|a| a.content == answers[0].content), "one span, one id");
     running.stop();
 }
 
@@ -79,7 +80,7 @@ async fn events_of_a_key_are_handled_in_order_even_when_one_is_parked() {
     assert_eq!(world.answers().len(), 1, "the partition went on, the key waits");
     world.release();
     world.until_answered(4).await;
-    let sums: Vec<i64> = world.answers().iter().filter(|a| a.key.as_deref() == Some(b"a")).map(tally::sum).collect();
+    let sums: Vec<i64> = world.answers().iter().filter(|a| a.content.key() == Some(b"a")).map(tally::sum).collect();
     assert_eq!(sums, [1, 3, 6], "1, then 2, then 3");
     world.until_nothing_is_parked().await;
     running.stop();
@@ -128,9 +129,10 @@ async fn a_record_that_cannot_be_accepted_goes_to_the_dead_letters_untouched() {
                 dead.iter().map(|d| tally::text(d, "dead_reason")).collect::<Vec<_>>()
             )
         });
-        assert_eq!((&letter.key, &letter.payload), (&message.key, &message.payload), "{reason}");
-        assert_eq!(letter.headers[..message.headers.len()], message.headers[..], "{reason}");
-        assert!(!tally::text(letter, "dead_message").is_empty(), "{reason}");
+        let (letter, message) = (&letter.content, &message.content);
+        assert_eq!((letter.key(), letter.payload()), (message.key(), message.payload()), "{reason}");
+        assert!(letter.headers().take(message.headers().len()).eq(message.headers()), "{reason}");
+        assert!(letter.header("dead_message").is_some_and(|m| !m.is_empty()), "{reason}");
     }
     running.stop();
 }
@@ -176,12 +178,14 @@ async fn two_members_share_the_work_and_nothing_is_done_twice() {
         world.send(&format!("k{n}"), 1, Do::Emit);
     }
     eventually("every key is answered", LIMIT, async || {
-        let keys: std::collections::BTreeSet<_> = world.answers().into_iter().map(|a| a.key).collect();
+        let keys: std::collections::BTreeSet<_> =
+            world.answers().into_iter().map(|a| a.content.key().map(<[u8]>::to_vec)).collect();
         if keys.len() == 400 { Ok(()) } else { Err(format!("{} keys", keys.len())) }
     })
     .await;
     let answers = world.answers();
-    let mut ids: Vec<_> = answers.iter().map(|a| (tally::text(a, "ce_id"), a.payload.clone())).collect();
+    let mut ids: Vec<_> =
+        answers.iter().map(|a| (tally::text(a, "ce_id"), a.content.payload().map(<[u8]>::to_vec))).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 400, "a repeated answer is the same answer");
@@ -196,12 +200,12 @@ async fn a_stage_span_links_to_every_earlier_stage_and_travels_with_its_event() 
     world.send("a", 1, Do::Emit);
     world.until_answered(1).await;
     let answer = &world.answers()[0];
-    let span: waybill_telemetry::SpanRecord = serde_json::from_str(tally::text(answer, "waybill_span")).unwrap();
+    let event: tally::Counted = serde_json::from_slice(answer.content.payload().unwrap()).unwrap();
+    let span = SpanRecord::read(tally::text(answer, "waybill_span"), &event.waybill).unwrap();
     assert_eq!(span.traceparent(), tally::text(answer, "traceparent"));
     assert_eq!(tally::text(answer, "ce_traceparent"), tally::ORIGIN, "where the journey began never changes");
     let links: Vec<(&str, &str)> = span.links.iter().map(|l| (&*l.link_type, &*l.stage)).collect();
     assert_eq!(links, [("follows_from", "first"), ("follows_from", "second"), ("consumed", "elsewhere")]);
-    let event: tally::Counted = serde_json::from_slice(answer.payload.as_deref().unwrap()).unwrap();
     assert_eq!(event.waybill.stamps().last(), Some(&span.stamp()), "the waybill ends with this span");
     assert_eq!(event.waybill.stamps().len(), 3);
     running.stop();

@@ -8,7 +8,11 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use opentelemetry::{Context, baggage::BaggageExt};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+
+/// The `link.type` of links to stamps.
+pub(crate) const FOLLOWS_FROM: &str = "follows_from";
 
 /// The W3C `traceparent` of a span, version 00.
 #[must_use]
@@ -63,16 +67,24 @@ impl Waybill {
 
     /// Links to every stamped span, `link.type` = `follows_from`.
     pub fn links(&self) -> impl Iterator<Item = SpanLink> {
-        self.stamps.iter().map(|s| SpanLink::new(s.trace_id, s.span_id, s.trace_flags, "follows_from", s.stage.clone()))
+        self.stamps.iter().map(|s| SpanLink::new(s.trace_id, s.span_id, s.trace_flags, FOLLOWS_FROM, s.stage.clone()))
     }
 }
 
 impl<'de> Deserialize<'de> for Waybill {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Vec::<RawStamp>::deserialize(deserializer)?;
-        let found = raw.len();
-        let stamps: Vec<Stamp> = raw.into_iter().filter_map(RawStamp::check).collect();
-        Ok(Waybill { malformed: found - stamps.len(), stamps })
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        // As one where every type is right, which is nearly always; else stamp by stamp.
+        let found: Vec<Option<RawStamp>> = match serde_json::from_str::<Vec<RawStamp>>(json.get()) {
+            Ok(stamps) => stamps.into_iter().map(Some).collect(),
+            Err(_) => match serde_json::from_str::<Vec<&RawValue>>(json.get()) {
+                Ok(stamps) => stamps.into_iter().map(|stamp| serde_json::from_str(stamp.get()).ok()).collect(),
+                Err(_) => vec![None],
+            },
+        };
+        let count = found.len();
+        let stamps: Vec<Stamp> = found.into_iter().filter_map(|stamp| stamp?.check()).collect();
+        Ok(Waybill { malformed: count - stamps.len(), stamps })
     }
 }
 
@@ -257,6 +269,16 @@ mod tests {
         assert_eq!(waybill.stamps().len(), 1);
         assert_eq!(waybill.malformed, 2);
         assert_eq!(serde_json::to_string(&waybill).unwrap(), format!("[{good}]"));
+        for (text, stamps, malformed) in [
+            (format!(r#"[{good},{{"stage":5}},"x",7,null,[1],{good}]"#), 2, 5),
+            (good.to_owned(), 0, 1),
+            ("5".to_owned(), 0, 1),
+            ("null".to_owned(), 0, 1),
+            ("[]".to_owned(), 0, 0),
+        ] {
+            let waybill: Waybill = serde_json::from_str(&text).unwrap();
+            assert_eq!((waybill.stamps().len(), waybill.malformed), (stamps, malformed), "{text}");
+        }
     }
 
     proptest::proptest! {

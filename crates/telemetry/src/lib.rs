@@ -6,13 +6,15 @@
 
 mod context;
 mod pipeline;
+mod queue;
 mod record;
 mod settings;
 mod wire;
 
 pub use context::{Carrier, Incoming, Stamp, Waybill, traceparent};
-pub use pipeline::{Dropped, SpanExport, Telemetry, log_to_stderr};
-pub use record::{ChildSpan, SpanEvent, SpanKind, SpanLink, SpanRecord, Status};
+pub use pipeline::{SpanExport, Telemetry, log_to_stderr};
+pub use queue::Dropped;
+pub use record::{ChildSpan, Input, SpanEvent, SpanKind, SpanLink, SpanRecord, Status};
 pub use settings::{TelemetryConfig, TelemetryError};
 
 /// Schema of the semantic conventions that span and metric names follow.

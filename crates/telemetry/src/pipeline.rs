@@ -4,6 +4,7 @@
 //! - What an export loses is counted too; both are the metric `waybill.spans.dropped`.
 //! - Closing takes at most [`CLOSE_LIMIT`], whatever the collector does.
 
+use crate::queue::{Bounds, Counts, Dropped, Queue};
 use crate::settings::{TelemetryConfig, TelemetryError, number, only_grpc, resource, sampler, variable};
 use crate::{SCHEMA_URL, SpanRecord};
 use opentelemetry::metrics::{Meter, MeterProvider};
@@ -13,12 +14,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SdkTracerProvider, ShouldSample, SpanData,
-    SpanExporter, SpanProcessor,
+    Sampler, SamplingDecision, SdkTracerProvider, ShouldSample, SpanData, SpanExporter, SpanProcessor,
 };
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -35,66 +34,20 @@ const DELAY: Duration = Duration::from_millis(200);
 /// Time between two exports of metrics; `OTEL_METRIC_EXPORT_INTERVAL` (ms) wins.
 const METRIC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Spans that never reached the collector, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// The queue was full.
-    pub queue_full: u64,
-    /// The collector refused them or did not answer.
-    pub export_failed: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    queued: AtomicU64,
-    queue_full: AtomicU64,
-    export_failed: AtomicU64,
-}
-
-/// Counts what the exporter takes from the queue and what it loses.
-#[derive(Debug)]
-struct Counted {
-    exporter: OtlpSpanExporter,
-    counts: Arc<Counts>,
-}
-
-impl SpanExporter for Counted {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let size = batch.len() as u64;
-        self.counts.queued.fetch_sub(size, Relaxed);
-        let result = self.exporter.export(batch).await;
-        if result.is_err() && self.counts.export_failed.fetch_add(size, Relaxed) == 0 {
-            tracing::warn!(
-                "spans cannot be exported and are dropped; orders go on \
-                 (waybill.spans.dropped counts them; is a collector at OTEL_EXPORTER_OTLP_ENDPOINT?)"
-            );
-        }
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
-    }
-}
-
 /// Where finished spans go. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SpanExport {
-    processor: Option<Arc<BatchSpanProcessor>>,
+    queue: Option<Queue>,
     counts: Arc<Counts>,
-    limit: u64,
     sampler: Sampler,
 }
 
 impl SpanExport {
-    /// Hands over a stage span and its children, if its trace is sampled. Never waits.
-    pub fn finish(&self, span: SpanRecord) {
-        if self.processor.is_some() && span.trace_flags.is_sampled() {
-            span.into_otel().for_each(|data| self.on_end(data));
+    /// Hands over stage spans and their children, as far as their traces are sampled. Never waits.
+    pub fn finish(&self, mut spans: Vec<SpanRecord>) {
+        if let Some(queue) = &self.queue {
+            spans.retain(|span| span.trace_flags.is_sampled());
+            queue.stage(spans);
         }
     }
 
@@ -112,10 +65,7 @@ impl SpanExport {
     /// What has been dropped since the start.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
-        Dropped {
-            queue_full: self.counts.queue_full.load(Relaxed),
-            export_failed: self.counts.export_failed.load(Relaxed),
-        }
+        self.counts.dropped()
     }
 }
 
@@ -124,22 +74,17 @@ impl SpanProcessor for SpanExport {
     fn on_start(&self, _span: &mut opentelemetry_sdk::trace::Span, _cx: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
-        let Some(processor) = &self.processor else { return };
-        // Our own bound, at or below the processor's, so that each drop is counted when it happens.
-        if self.counts.queued.fetch_add(1, Relaxed) < self.limit {
-            processor.on_end(span);
-        } else {
-            self.counts.queued.fetch_sub(1, Relaxed);
-            self.counts.queue_full.fetch_add(1, Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.bridged(span);
         }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.processor.as_ref().map_or(Ok(()), |p| p.force_flush())
+        self.shutdown_with_timeout(CLOSE_LIMIT)
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.processor.as_ref().map_or(Ok(()), |p| p.shutdown_with_timeout(timeout))
+        self.queue.as_ref().map_or(Ok(()), |queue| queue.flush(timeout))
     }
 }
 
@@ -250,9 +195,7 @@ impl Telemetry {
                 break;
             }
         }
-        let mut dropped = self.spans.dropped();
-        dropped.export_failed += self.spans.counts.queued.load(Relaxed);
-        dropped
+        self.spans.counts.dropped_at_end()
     }
 }
 
@@ -283,19 +226,17 @@ where
 
 fn span_export(enabled: bool, resource: &Resource) -> Result<SpanExport, TelemetryError> {
     let counts = Arc::new(Counts::default());
-    let limit = number("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE);
-    let mut processor = None;
+    let mut queue = None;
     if enabled {
-        let exporter = OtlpSpanExporter::builder().with_tonic().build()?;
-        let delay = number("OTEL_BSP_SCHEDULE_DELAY")?.map_or(DELAY, |ms| Duration::from_millis(ms as u64));
-        let config = BatchConfigBuilder::default()
-            .with_max_queue_size(limit)
-            .with_max_export_batch_size(number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")?.unwrap_or(BATCH).min(limit))
-            .with_scheduled_delay(delay);
-        let exporter = Counted { exporter, counts: counts.clone() };
-        let mut batches = BatchSpanProcessor::new(exporter, config.build());
-        batches.set_resource(resource);
-        processor = Some(Arc::new(batches));
+        let mut exporter = OtlpSpanExporter::builder().with_tonic().build()?;
+        exporter.set_resource(resource);
+        let limit = number("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE);
+        let bounds = Bounds {
+            queue: limit as u64,
+            batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")?.unwrap_or(BATCH).min(limit),
+            delay: number("OTEL_BSP_SCHEDULE_DELAY")?.map_or(DELAY, |ms| Duration::from_millis(ms as u64)),
+        };
+        queue = Some(Queue::start(exporter, bounds, counts.clone()).map_err(TelemetryError::Thread)?);
     }
-    Ok(SpanExport { processor, counts, limit: limit as u64, sampler: sampler()? })
+    Ok(SpanExport { queue, counts, sampler: sampler()? })
 }

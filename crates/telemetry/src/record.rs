@@ -1,6 +1,6 @@
 //! A finished stage span as a value: published with its event, and exported.
 
-use crate::context::Stamp;
+use crate::context::{FOLLOWS_FROM, Stamp, Waybill};
 use crate::{SCHEMA_URL, wire};
 use jiff::Timestamp;
 use opentelemetry::trace::{self, Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -8,6 +8,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What a span's status says; a business refusal is not an error.
@@ -85,7 +86,40 @@ impl SpanLink {
     }
 }
 
-/// A child of a stage span: one item of its work, in the same trace.
+/// The record that a stage span is about: what it says in the attributes `messaging.*`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Topic, with the deployment's prefix.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// The consumer group that read it.
+    pub group: Arc<str>,
+    /// Its key and its `ce_id`; none where it could not be accepted: such data stays out of telemetry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<(String, String)>,
+}
+
+impl Input {
+    /// By OpenTelemetry's conventions for messaging and Kafka.
+    fn attributes(self, list: &mut Vec<KeyValue>) {
+        list.push(KeyValue::new("messaging.system", "kafka"));
+        list.push(KeyValue::new("messaging.operation.name", "process"));
+        list.push(KeyValue::new("messaging.operation.type", "process"));
+        list.push(KeyValue::new("messaging.destination.name", self.topic));
+        list.push(KeyValue::new("messaging.destination.partition.id", self.partition.to_string()));
+        list.push(KeyValue::new("messaging.kafka.offset", self.offset));
+        list.push(KeyValue::new("messaging.consumer.group.name", self.group));
+        if let Some((key, id)) = self.message {
+            list.push(KeyValue::new("messaging.kafka.message.key", key));
+            list.push(KeyValue::new("messaging.message.id", id));
+        }
+    }
+}
+
+/// A child of a stage span: one item of its work, in the same trace. Children share the interval of the decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChildSpan {
     /// This span.
@@ -93,10 +127,6 @@ pub struct ChildSpan {
     pub span_id: SpanId,
     /// Its name.
     pub name: Cow<'static, str>,
-    /// When it began, UTC.
-    pub start: Timestamp,
-    /// When it ended, UTC.
-    pub end: Timestamp,
     /// Its attributes.
     #[serde(with = "wire::attributes", default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<KeyValue>,
@@ -124,17 +154,23 @@ pub struct SpanRecord {
     pub name: Cow<'static, str>,
     /// Span kind.
     pub kind: SpanKind,
-    /// When the stage began to work on the event, UTC.
+    /// Since when the record was parked, if it was, UTC: the span begins then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_since: Option<Timestamp>,
+    /// When the stage began to decide, UTC.
     pub start: Timestamp,
     /// When it had decided, UTC.
     pub end: Timestamp,
-    /// Attributes, as `docs/telemetry.md` lists them.
+    /// The record it is about; none where no record led here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Input>,
+    /// The other attributes, as `docs/telemetry.md` lists them.
     #[serde(with = "wire::attributes", default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<KeyValue>,
     /// Events of the span.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<SpanEvent>,
-    /// Links to the spans that led here.
+    /// Links to the spans that led here: those of the waybill first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<SpanLink>,
     /// Status.
@@ -150,6 +186,41 @@ fn is_unset(status: &Status) -> bool {
 }
 
 impl SpanRecord {
+    /// When the span begins, UTC.
+    #[must_use]
+    pub fn begun(&self) -> Timestamp {
+        self.parked_since.map_or(self.start, |since| since.min(self.start))
+    }
+
+    /// The copy that travels with the span's event, as JSON. Links to the stamps of the waybill are left out, since the
+    /// event's payload has the waybill.
+    ///
+    /// # Errors
+    /// The span cannot be written as JSON.
+    pub fn publish(&mut self) -> serde_json::Result<Vec<u8>> {
+        let stamps = self.links.iter().take_while(|link| link.link_type == FOLLOWS_FROM).count();
+        let others = self.links.split_off(stamps);
+        let stamps = std::mem::replace(&mut self.links, others);
+        // What a span of three items takes.
+        let mut copy = Vec::with_capacity(1_536);
+        let written = serde_json::to_writer(&mut copy, self);
+        let others = std::mem::replace(&mut self.links, stamps);
+        self.links.extend(others);
+        written.map(|()| copy)
+    }
+
+    /// Reads a published copy; `waybill` is the one in the payload beside it.
+    ///
+    /// # Errors
+    /// It is not the copy of a span.
+    pub fn read(copy: &str, waybill: &Waybill) -> serde_json::Result<Self> {
+        let mut span: SpanRecord = serde_json::from_str(copy)?;
+        // The last stamp of an event's waybill is this span's own.
+        let stamps = waybill.links().filter(|link| (link.trace_id, link.span_id) != (span.trace_id, span.span_id));
+        span.links = stamps.chain(std::mem::take(&mut span.links)).collect();
+        Ok(span)
+    }
+
     /// This span as a stamp on the waybill.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
@@ -158,7 +229,7 @@ impl SpanRecord {
             trace_id: self.trace_id,
             span_id: self.span_id,
             trace_flags: self.trace_flags,
-            started_at: self.start,
+            started_at: self.begun(),
             ended_at: self.end,
         }
     }
@@ -177,6 +248,12 @@ impl SpanRecord {
             .build();
         let context =
             |span_id| SpanContext::new(self.trace_id, span_id, self.trace_flags, false, TraceState::default());
+        let begun = self.begun();
+        let mut attributes = Vec::with_capacity(9 + self.attributes.len());
+        if let Some(input) = self.input {
+            input.attributes(&mut attributes);
+        }
+        attributes.extend(self.attributes);
         let mut events = SpanEvents::default();
         events.events = self
             .events
@@ -195,9 +272,9 @@ impl SpanRecord {
                 SpanKind::Consumer => trace::SpanKind::Consumer,
             },
             name: self.name,
-            start_time: self.start.into(),
+            start_time: begun.into(),
             end_time: self.end.into(),
-            attributes: self.attributes,
+            attributes,
             dropped_attributes_count: 0,
             events,
             links,
@@ -216,8 +293,8 @@ impl SpanRecord {
                 parent_span_is_remote: false,
                 span_kind: trace::SpanKind::Internal,
                 name: child.name,
-                start_time: child.start.into(),
-                end_time: child.end.into(),
+                start_time: self.start.into(),
+                end_time: self.end.into(),
                 attributes: child.attributes,
                 dropped_attributes_count: 0,
                 events: SpanEvents::default(),
@@ -237,7 +314,7 @@ mod tests {
     #[test]
     fn a_span_read_back_from_json_is_the_span_that_was_published() {
         let time: Timestamp = "2026-11-21T10:00:00.123456789Z".parse().unwrap();
-        let span = SpanRecord {
+        let mut span = SpanRecord {
             stage: "pick".into(),
             scope: "waybill.fulfilment".into(),
             version: "0.1.0".into(),
@@ -246,28 +323,40 @@ mod tests {
             trace_flags: TraceFlags::SAMPLED,
             name: "warehouse.pick".into(),
             kind: SpanKind::Consumer,
+            parked_since: Some(time),
             start: time,
             end: time,
+            input: Some(Input {
+                topic: "orders.new".into(),
+                partition: 3,
+                offset: 42,
+                group: "waybill.pick".into(),
+                message: Some(("o-1".into(), "id".into())),
+            }),
             attributes: vec![KeyValue::new("a", 1), KeyValue::new("b", 2.0), KeyValue::new("c", "x")],
             events: vec![SpanEvent { name: "parked".into(), time, attributes: vec![KeyValue::new("d", true)] }],
-            links: vec![SpanLink::new(
-                TraceId::from(1u128),
-                SpanId::from(2u64),
-                TraceFlags::SAMPLED,
-                "follows_from",
-                "checkout".into(),
-            )],
+            links: vec![],
             status: Status::Error("no".into()),
             children: vec![ChildSpan {
                 span_id: SpanId::from(9u64),
                 name: "warehouse.pick_item".into(),
-                start: time,
-                end: time,
                 attributes: vec![],
             }],
         };
-        let json = serde_json::to_string(&span).unwrap();
-        assert_eq!(serde_json::from_str::<SpanRecord>(&json).unwrap(), span);
+        let mut waybill = Waybill::default();
+        let ids = |n: u8| (TraceId::from(u128::from(n)), SpanId::from(u64::from(n)), TraceFlags::SAMPLED);
+        let (trace_id, span_id, trace_flags) = ids(1);
+        let stage = "checkout".into();
+        waybill.push(Stamp { stage, trace_id, span_id, trace_flags, started_at: time, ended_at: time });
+        span.links = waybill.links().collect();
+        let (trace_id, span_id, flags) = ids(2);
+        span.links.push(SpanLink::new(trace_id, span_id, flags, "consumed", "elsewhere".into()));
+        waybill.push(span.stamp());
+
+        let copy = String::from_utf8(span.publish().unwrap()).unwrap();
+        assert!(!copy.contains("checkout"), "the waybill says it: {copy}");
+        assert_eq!(SpanRecord::read(&copy, &waybill).unwrap(), span);
+        assert_eq!(serde_json::from_str::<SpanRecord>(&serde_json::to_string(&span).unwrap()).unwrap(), span);
         let exported: Vec<SpanData> = span.into_otel().collect();
         assert_eq!(exported.len(), 2);
         assert_eq!(exported[1].parent_span_id, exported[0].span_context.span_id());

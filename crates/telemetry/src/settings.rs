@@ -20,6 +20,9 @@ pub enum TelemetryError {
     /// The exporter refused its configuration.
     #[error("cannot set up the OTLP exporter")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The exporting thread cannot be started.
+    #[error("cannot start a thread for the export of spans")]
+    Thread(#[source] std::io::Error),
 }
 
 /// What a program says about itself; the standard `OTEL_*` variables win.

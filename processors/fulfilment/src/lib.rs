@@ -19,3 +19,11 @@ pub use ship::{Ship, Shipped};
 
 /// Scope of the spans and prefix of the metrics.
 const FLOW: &str = "fulfilment";
+
+/// An event as it is published, with an empty waybill.
+#[cfg(test)]
+fn published(event: &mut dyn waybill_spine::Emit) -> serde_json::Value {
+    let mut json = Vec::new();
+    event.write(&waybill_telemetry::Waybill::default(), &mut json).unwrap();
+    serde_json::from_slice(&json).unwrap()
+}

@@ -124,7 +124,7 @@ mod tests {
 
     fn packed(lines: &[(u32, [u32; 3], u32)]) -> serde_json::Value {
         match Pack.decide(&mut (), None, &order(lines), jiff::Timestamp::UNIX_EPOCH) {
-            Outcome::Emit(mut d) => serde_json::from_slice(&d.events[0].write(&Waybill::default()).unwrap()).unwrap(),
+            Outcome::Emit(mut d) => crate::published(d.events[0].as_mut()),
             _ => panic!("expected a decision"),
         }
     }

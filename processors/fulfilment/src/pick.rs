@@ -184,8 +184,7 @@ mod tests {
     fn emitted(outcome: Outcome<Picked>) -> (Picked, Vec<serde_json::Value>) {
         match outcome {
             Outcome::Emit(mut d) => {
-                let write = |e: &mut Box<dyn Emit>| e.write(&Waybill::default()).unwrap();
-                let events = d.events.iter_mut().map(|e| serde_json::from_slice(&write(e)).unwrap()).collect();
+                let events = d.events.iter_mut().map(|e| crate::published(e.as_mut())).collect();
                 (d.state, events)
             }
             _ => panic!("expected a decision"),

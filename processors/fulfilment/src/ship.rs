@@ -144,8 +144,7 @@ mod tests {
         assert_eq!(numbers.len(), 2);
         assert_ne!(numbers[0], numbers[1]);
         assert!(numbers.iter().all(|n| carriers::is_valid_tracking_number(n)), "{numbers:?}");
-        let event: serde_json::Value =
-            serde_json::from_slice(&decision.events[0].write(&Waybill::default()).unwrap()).unwrap();
+        let event = crate::published(decision.events[0].as_mut());
         assert!(event["parcels"][1]["label"].as_str().is_some_and(|l| l.contains("^BC")));
         let day: jiff::civil::Date = event["estimated_delivery"].as_str().unwrap().parse().unwrap();
         assert!(day > jiff::civil::date(2026, 11, 22), "a Friday's parcel is not delivered before Monday: {day}");

@@ -25,7 +25,7 @@ pub struct KafkaConfig {
     pub prefix: String,
 }
 
-const CONSUMER: [(&str, &str); 13] = [
+const CONSUMER: [(&str, &str); 14] = [
     ("auto.offset.reset", "earliest"), // a new group begins with the first event, not with the next
     ("enable.auto.offset.store", "false"), // an offset is stored when its effects are there
     ("enable.auto.commit", "true"),    // commits what is stored: in the background, on revoke, on close
@@ -34,18 +34,20 @@ const CONSUMER: [(&str, &str); 13] = [
     ("session.timeout.ms", "6000"),                          // a killed process is replaced within 10 s
     ("heartbeat.interval.ms", "1000"),
     ("max.poll.interval.ms", "60000"), // a stuck process is replaced within a minute
-    ("queued.max.messages.kbytes", "8192"),
-    ("fetch.queue.backoff.ms", "10"), // with the bound above: 1 s, the default, stalls the fetcher
+    ("queued.max.messages.kbytes", "2048"), // some batches; more only waits in memory
+    ("fetch.message.max.bytes", "262144"), // of each partition, compressed; one record may be larger all the same
+    ("fetch.queue.backoff.ms", "10"),  // with the bound above: 1 s, the default, stalls the fetcher
     ("fetch.wait.max.ms", "100"),
     ("statistics.interval.ms", "5000"), // for the lag
     ("socket.keepalive.enable", "true"),
 ];
 
-const PRODUCER: [(&str, &str); 8] = [
+const PRODUCER: [(&str, &str); 9] = [
     ("enable.idempotence", "true"), // off by default, and retries then change the order within a key
     ("partitioner", "murmur2_random"), // as Java's, so that all clients agree on a key's partition
     ("linger.ms", "0"),             // a batch is handed over whole and awaited at once
-    ("message.timeout.ms", "0"),    // while the broker is away we wait; giving up would only mean asking again
+    ("max.in.flight", "2"), // what is handed over meanwhile gathers: fewer, larger requests, and no wait for a lone record
+    ("message.timeout.ms", "0"), // while the broker is away we wait; giving up would only mean asking again
     ("compression.type", "lz4"),
     ("message.max.bytes", "4000000"), // a dead letter is as large as the record, and our headers
     ("queue.buffering.max.kbytes", "65536"),

@@ -2,7 +2,7 @@
 
 use super::{KafkaConfig, Told, fatal, lock, log};
 use crate::broker::{BrokerError, Failed, Sink};
-use crate::record::{Header, Message};
+use crate::record::Message;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -89,16 +89,17 @@ impl Sink for KafkaSink {
         }
         for (index, message) in messages.iter().enumerate() {
             let topic = format!("{}{}", self.prefix, message.topic);
-            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-            for Header { name, value } in &message.headers {
-                headers = headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+            let content = &message.content;
+            let mut headers = OwnedHeaders::new_with_capacity(content.headers().len());
+            for (key, value) in content.headers() {
+                headers = headers.insert(KafkaHeader { key, value });
             }
             let mut record: BaseRecord<'_, [u8], [u8], usize> =
                 BaseRecord::with_opaque_to(&topic, index).headers(headers);
-            if let Some(key) = &message.key {
+            if let Some(key) = content.key() {
                 record = record.key(key);
             }
-            if let Some(payload) = &message.payload {
+            if let Some(payload) = content.payload() {
                 record = record.payload(payload);
             }
             if let Err((error, _)) = self.producer.send(record) {

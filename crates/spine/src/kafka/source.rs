@@ -3,7 +3,7 @@
 use super::{CONSUMER, KafkaConfig, Told, fatal, lock, log};
 use crate::broker::{BrokerError, Lags, Limits, Source};
 use crate::failpoint::Failpoint;
-use crate::record::{Header, Record};
+use crate::record::{Content, Record};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
@@ -94,17 +94,16 @@ impl ConsumerContext for Member {
 /// A record of its own, for as long as it is needed; `topic` is without the deployment's prefix.
 #[must_use]
 pub fn detach(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|h| Header { name: h.key.to_owned().into(), value: h.value.map(<[u8]>::to_vec) }).collect()
-    });
+    let mut content = Content::new(message.key(), message.payload());
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        content.push(header.key, header.value);
+    }
     Record {
         topic,
         partition: message.partition(),
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(<[u8]>::to_vec),
-        payload: message.payload().map(<[u8]>::to_vec),
-        headers,
+        content,
     }
 }
 
@@ -185,7 +184,7 @@ impl Source for KafkaSource {
                     None => break,
                 },
             };
-            bytes += record.size();
+            bytes += record.content.size();
             batch.push(record);
             // The first may be waited for; a lone record is never held back to fill a batch.
             wait = Duration::ZERO;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use waybill_harness::eventually;
 use waybill_spine::memory::MemoryBroker;
 use waybill_spine::{
-    Clock, Decision, Details, Event, Header, Health, Message, Outcome, Policy, Record, Refusal, Runner, Shutdown, Sink,
-    Stage, system_clock,
+    Clock, Content, Decision, Details, Event, Health, Message, Outcome, Policy, Record, Refusal, Runner, Shutdown,
+    Sink, Stage, system_clock,
 };
 use waybill_store::{Connection, Store, Table};
 use waybill_telemetry::{Carrier, Telemetry, TelemetryConfig, Waybill};
@@ -115,12 +115,12 @@ impl Stage for Tally {
 
 /// The value of a text header.
 pub fn text<'a>(record: &'a Record, name: &str) -> &'a str {
-    record.header(name).unwrap_or_default()
+    record.content.header(name).unwrap_or_default()
 }
 
 /// The sum an answer tells.
 pub fn sum(answer: &Record) -> i64 {
-    serde_json::from_slice::<Counted>(answer.payload.as_deref().unwrap()).unwrap().sum
+    serde_json::from_slice::<Counted>(answer.content.payload().unwrap()).unwrap().sum
 }
 
 pub fn message(id: &str, key: &str, number: i64, what: Do) -> Message {
@@ -130,40 +130,43 @@ pub fn message(id: &str, key: &str, number: i64, what: Do) -> Message {
     };
     let payload = serde_json::json!({
         "key": key, "number": number, "what": what, "waybill": [stamp("first", 1), stamp("second", 2)]});
-    Message {
-        topic: "numbers".into(),
-        key: Some(key.as_bytes().to_vec()),
-        payload: Some(payload.to_string().into_bytes()),
-        headers: vec![
-            Header::new("ce_id", id),
-            Header::new("ce_type", "numbers.v1"),
-            Header::new("ce_time", "2026-11-21T10:00:01Z"),
-            Header::new("ce_source", "/test/elsewhere"),
-            Header::new("ce_traceparent", ORIGIN),
-            Header::new("traceparent", PRODUCER),
-        ],
-    }
+    let headers = [
+        ("ce_id", id),
+        ("ce_type", "numbers.v1"),
+        ("ce_time", "2026-11-21T10:00:01Z"),
+        ("ce_source", "/test/elsewhere"),
+        ("ce_traceparent", ORIGIN),
+        ("traceparent", PRODUCER),
+    ];
+    built(Some(key.as_bytes()), Some(payload.to_string().as_bytes()), &headers)
+}
+
+fn built(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> Message {
+    let mut content = Content::new(key, payload);
+    headers.iter().for_each(|(name, value)| content.push_text(name, value));
+    Message { topic: "numbers".into(), content }
 }
 
 /// Records that cannot be accepted, each with the reason it must be given.
 pub fn bad_records() -> Vec<(&'static str, Message)> {
     let good = message("id", "k", 1, Do::Emit);
-    let with = |name: &'static str, value: &str| {
-        let mut m = good.clone();
-        m.headers.retain(|h| h.name != name);
-        m.headers.push(Header::new(name, value));
-        m
-    };
+    let good = &good.content;
+    let headers: Vec<(&str, &str)> = good.headers().map(|(name, _)| (name, good.header(name).unwrap())).collect();
+    let but = |key: Option<&[u8]>, payload: Option<&[u8]>| built(key, payload, &headers);
     let without = |name: &str| {
-        let mut m = good.clone();
-        m.headers.retain(|h| h.name != name);
-        m
+        let others: Vec<_> = headers.iter().copied().filter(|(n, _)| *n != name).collect();
+        built(good.key(), good.payload(), &others)
+    };
+    let with = |name: &str, value: &str| {
+        let mut message = without(name);
+        message.content.push_text(name, value);
+        message
     };
     vec![
-        ("no_key", Message { key: None, ..good.clone() }),
-        ("no_payload", Message { payload: None, ..good.clone() }),
-        ("unreadable", Message { payload: Some(b"{\"key\": \xff".to_vec()), ..good.clone() }),
-        ("key_mismatch", Message { key: Some(b"other".to_vec()), ..good.clone() }),
+        ("no_key", but(None, good.payload())),
+        ("no_payload", but(good.key(), None)),
+        ("unreadable", but(good.key(), Some(b"{\"key\": \xff"))),
+        ("key_mismatch", but(Some(b"other"), good.payload())),
         ("missing_header", without("ce_id")),
         ("bad_header", with("ce_time", "yesterday")),
         ("unknown_version", with("ce_type", "numbers.v9")),
