@@ -23,6 +23,12 @@ compose-check:
 ci:
     CI=true bash .ci/run
 
+# Benchmarks on servers of their own: chain, growth, recovery; --help says what each measures
+bench what *args:
+    cargo build --release -p waybill -p waybill-benchmarks
+    if [ {{what}} = chain ]; then mvn -q -B -f benchmarks/kafka-streams package; fi
+    target/release/waybill-bench {{what}} {{args}}
+
 # A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end
 storm *args:
     cargo build --release -p waybill -p waybill-storm

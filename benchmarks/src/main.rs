@@ -1,0 +1,39 @@
+//! Benchmarks: real servers of their own, real processes, both sides in turn on the same machine.
+//!
+//! Nothing here asserts a time: machines differ and are noisy. What is asserted is that both sides did the work.
+
+mod chain;
+mod growth;
+mod meter;
+mod recovery;
+mod side;
+mod usage;
+mod world;
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of Waybill, beside its peers
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// pick → pack → ship beside the same chain on Kafka Streams; the last line is one JSON object
+    Chain(chain::Args),
+    /// How the cost of an order grows with its lines, with the number of orders and of processes
+    Growth(growth::Args),
+    /// How long partitions stand still after the `kill -9` of the process that worked on them
+    Recovery(recovery::Args),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Args::parse().what {
+        What::Chain(args) => chain::run(&args).await,
+        What::Growth(args) => growth::run(&args).await,
+        What::Recovery(args) => recovery::run(&args).await,
+    }
+}
