@@ -46,6 +46,9 @@ pub struct Args {
     /// Leave the peer out
     #[arg(long)]
     alone: bool,
+    /// Add three hops that only carry the records: what the client library alone costs
+    #[arg(long)]
+    carry: bool,
 }
 
 /// What is done in one run.
@@ -63,6 +66,8 @@ pub struct Throughput {
     pub orders_per_s: f64,
     /// From the start of the processes, warm-up and all.
     pub orders_per_s_from_start: f64,
+    /// CPU seconds a thousand orders of the stage processes, from their start.
+    pub cpu_from_start: f64,
     /// CPU seconds a thousand orders: of the stage processes, of Postgres, of the broker.
     pub cpu: f64,
     pub db_cpu: f64,
@@ -84,6 +89,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut sides = vec![Side::Waybill];
     if !args.alone {
         sides.push(Side::KafkaStreams { jar: args.peer.clone(), heap: args.peer_heap.clone() });
+    }
+    if args.carry {
+        sides.push(Side::Carry);
     }
     let load = Load { orders: args.orders, lines: args.lines, processes: 1 };
     let mut fast: Vec<Vec<Throughput>> = vec![Vec::new(); sides.len()];
@@ -111,9 +119,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut results = fast.iter().zip(&paced).map(|(fast, paced)| summary(fast, paced));
     let mut result = results.next().unwrap_or_default();
-    if let Some(peer) = results.next() {
-        print_ratios(&result, &peer);
-        result["peer"] = peer;
+    for (side, other) in sides[1..].iter().zip(results) {
+        print_ratios(side.name(), &result, &other);
+        result[if let Side::Carry = side { "carry" } else { "peer" }] = other;
     }
     println!("{result}");
     Ok(())
@@ -135,8 +143,7 @@ pub async fn throughput(world: &World, side: &Side, load: Load) -> anyhow::Resul
     let warm = meter.until(WARM, &mut started).await?;
     let before = cpu(&started)?;
     let done = meter.until(WARM + load.orders, &mut started).await?;
-    // One span an order and stage, and one a line.
-    let wanted = (WARM + load.orders) * u64::from(3 + load.lines);
+    let wanted = (WARM + load.orders) * side.spans_of_an_order(load.lines);
     let exported = Instant::now();
     while world.collector.received().0 - spans < wanted && exported.elapsed() < EXPORT {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -153,6 +160,7 @@ pub async fn throughput(world: &World, side: &Side, load: Load) -> anyhow::Resul
     Ok(Throughput {
         orders_per_s: load.orders as f64 / (done - warm).as_secs_f64(),
         orders_per_s_from_start: (WARM + load.orders) as f64 / (done - begun).as_secs_f64(),
+        cpu_from_start: after[0] * 1_000.0 / (WARM + load.orders) as f64,
         cpu: used(0) / thousands,
         db_cpu: used(1) / thousands,
         broker_cpu: used(2) / thousands,
@@ -189,11 +197,12 @@ async fn latency(world: &World, side: &Side, args: &Args) -> anyhow::Result<(f64
 /// One run, for people.
 pub fn line(name: &str, t: &Throughput) -> String {
     format!(
-        "  {name:<14} {:7.0} orders/s ({:6.0} from start)   CPU {:.3} + {:.3} Postgres + {:.3} broker + {:.3} bench   {:5.0} MiB   \
+        "  {name:<14} {:7.0} orders/s ({:6.0} from start)   CPU {:.3} ({:.3} from start) + {:.3} Postgres + {:.3} broker + {:.3} bench   {:5.0} MiB   \
          {} spans, {} links, {} dropped, {} duplicates   others {:.2} cores",
         t.orders_per_s,
         t.orders_per_s_from_start,
         t.cpu,
+        t.cpu_from_start,
         t.db_cpu,
         t.broker_cpu,
         t.bench_cpu,
@@ -220,6 +229,7 @@ fn summary(fast: &[Throughput], paced: &[(f64, f64)]) -> Value {
         "orders_per_s": of(|t| t.orders_per_s, 0),
         "orders_per_s_from_start": of(|t| t.orders_per_s_from_start, 0),
         "cpu_s_per_1k_orders": of(|t| t.cpu, 4),
+        "cpu_s_per_1k_orders_from_start": of(|t| t.cpu_from_start, 4),
         "db_cpu_s_per_1k_orders": of(|t| t.db_cpu, 4),
         "broker_cpu_s_per_1k_orders": of(|t| t.broker_cpu, 4),
         "peak_rss_mb": of(|t| t.peak_rss_mb, 1),
@@ -232,17 +242,18 @@ fn summary(fast: &[Throughput], paced: &[(f64, f64)]) -> Value {
     })
 }
 
-fn print_ratios(ours: &Value, peer: &Value) {
+fn print_ratios(name: &str, ours: &Value, peer: &Value) {
     let ratio = |key: &str| ours[key].as_f64().unwrap_or(f64::NAN) / peer[key].as_f64().unwrap_or(f64::NAN);
     let with_db = |side: &Value| {
         side["cpu_s_per_1k_orders"].as_f64().unwrap_or(f64::NAN)
             + side["db_cpu_s_per_1k_orders"].as_f64().unwrap_or(f64::NAN)
     };
     println!(
-        "waybill / kafka-streams: throughput {:.2} (from start {:.2}), CPU {:.3} (with Postgres {:.3}), memory {:.3}, p50 {:.3}, p99 {:.3}",
+        "waybill / {name}: throughput {:.2} (from start {:.2}), CPU {:.3} (from start {:.3}, with Postgres {:.3}), memory {:.3}, p50 {:.3}, p99 {:.3}",
         ratio("orders_per_s"),
         ratio("orders_per_s_from_start"),
         ratio("cpu_s_per_1k_orders"),
+        ratio("cpu_s_per_1k_orders_from_start"),
         with_db(ours) / with_db(peer),
         ratio("peak_rss_mb"),
         ratio("p50_ms"),

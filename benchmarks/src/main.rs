@@ -2,6 +2,7 @@
 //!
 //! Nothing here asserts a time: machines differ and are noisy. What is asserted is that both sides did the work.
 
+mod carry;
 mod chain;
 mod growth;
 mod meter;
@@ -25,6 +26,9 @@ enum What {
     Chain(chain::Args),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
+    /// Carries records through three hops, for `chain --carry`
+    #[command(hide = true)]
+    Carry(carry::Args),
     /// How long partitions stand still after the `kill -9` of the process that worked on them
     Recovery(recovery::Args),
 }
@@ -34,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Chain(args) => chain::run(&args).await,
         What::Growth(args) => growth::run(&args).await,
+        What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The two sides: Waybill, and the same chain on Kafka Streams.
+//! The sides: Waybill, the same chain on Kafka Streams, and librdkafka that only carries records.
 
 use crate::usage;
 use crate::world::{Work, World};
@@ -20,6 +20,8 @@ pub enum Side {
         /// `-Xmx`.
         heap: String,
     },
+    /// Three hops without any work: see `carry.rs`.
+    Carry,
 }
 
 /// What a run is to show; the peer is tuned for it.
@@ -35,6 +37,15 @@ impl Side {
         match self {
             Side::Waybill => "waybill",
             Side::KafkaStreams { .. } => "kafka-streams",
+            Side::Carry => "carry",
+        }
+    }
+
+    /// Spans that an order of so many lines makes: one a stage, and one a line.
+    pub fn spans_of_an_order(&self, lines: u32) -> u64 {
+        match self {
+            Side::Waybill | Side::KafkaStreams { .. } => u64::from(3 + lines),
+            Side::Carry => 0,
         }
     }
 
@@ -71,6 +82,10 @@ impl Side {
                 ];
                 args.extend(tuning(aim).iter().map(|setting| format!("--conf.{setting}")));
                 Process::spawn("java".as_ref(), args, [("LC_ALL", "C")])
+            }
+            Side::Carry => {
+                let args = ["carry", "--brokers", world.kafka.bootstrap(), "--prefix", work.scope.prefix()];
+                Process::spawn(&std::env::current_exe()?, args.map(str::to_owned), [("LC_ALL", "C")])
             }
         }
     }
