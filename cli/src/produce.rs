@@ -6,14 +6,13 @@ use crate::{catalogue, kafka, orders_file};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use waybill_events::OrderPlaced;
 use waybill_spine::{Event, KafkaSink, Message, Outbound, Sink, system_clock};
-use waybill_telemetry::{Incoming, SpanExport, SpanKind, SpanRecord, Status, Telemetry, Waybill};
+use waybill_telemetry::{Incoming, SpanExport, SpanKind, SpanRecord, Telemetry, Waybill};
 
 /// Messages handed over at a time.
 const CHUNK: usize = 500;
@@ -151,31 +150,12 @@ pub fn checkout(
     export: &SpanExport,
 ) -> serde_json::Result<(Message, SpanRecord)> {
     let start = system_clock();
-    let mut span = SpanRecord {
-        stage: "checkout".into(),
-        scope: "waybill.checkout".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        trace_id: TraceId::from(rng.random_range(1..=u128::MAX)),
-        span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
-        trace_flags: TraceFlags::default(),
-        name: "checkout.complete".into(),
-        kind: SpanKind::Producer,
-        parked_since: None,
-        start,
-        end: start,
-        input: None,
-        attributes: vec![
-            KeyValue::new("order.id", order.order_id.clone()),
-            KeyValue::new("order.item_count", i64::try_from(order.lines.len()).unwrap_or(i64::MAX)),
-        ],
-        events: vec![],
-        links: vec![],
-        status: Status::Unset,
-        children: vec![],
-    };
-    if export.samples(&span) {
-        span.trace_flags = TraceFlags::SAMPLED;
-    }
+    let mut span = SpanRecord::new(&mut rng, "checkout", "checkout", "checkout.complete", SpanKind::Producer, start);
+    span.attributes = vec![
+        KeyValue::new("order.id", order.order_id.clone()),
+        KeyValue::new("order.item_count", i64::try_from(order.lines.len()).unwrap_or(i64::MAX)),
+    ];
+    export.sample(&mut span, None);
     span.end = system_clock();
     let mut waybill = Waybill::default();
     waybill.push(span.stamp());

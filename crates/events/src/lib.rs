@@ -1,8 +1,10 @@
 //! The events of the order flow, as they stand on their topics. `schemas/` describes the same in JSON Schema.
 
+mod checkout;
 mod orders;
 mod rules;
 
+pub use checkout::{CheckoutCompleted, CheckoutRejected, CheckoutRequested, Rejection, Step};
 pub use orders::{
     BinTake, Cost, Line, OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, Parcel, ParcelItem,
     PickedLine, Service, ShippedParcel, ShortLine,

@@ -5,7 +5,10 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use waybill_events::{OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort};
+use waybill_events::{
+    CheckoutCompleted, CheckoutRejected, CheckoutRequested, OrderPacked, OrderPicked, OrderPlaced, OrderShipped,
+    OrderShort,
+};
 use waybill_spine::Event;
 use waybill_topics::Catalogue;
 
@@ -39,8 +42,16 @@ fn tie<E: Event>() -> &'static str {
 
 #[test]
 fn every_event_is_tied_to_its_topic_schema_and_examples() {
-    let tied =
-        [tie::<OrderPlaced>(), tie::<OrderPicked>(), tie::<OrderShort>(), tie::<OrderPacked>(), tie::<OrderShipped>()];
+    let tied = [
+        tie::<CheckoutRequested>(),
+        tie::<CheckoutCompleted>(),
+        tie::<CheckoutRejected>(),
+        tie::<OrderPlaced>(),
+        tie::<OrderPicked>(),
+        tie::<OrderShort>(),
+        tie::<OrderPacked>(),
+        tie::<OrderShipped>(),
+    ];
     let catalogue = Catalogue::built_in().unwrap();
     let with_schema: BTreeSet<&str> =
         catalogue.topics().iter().filter(|t| t.schema.is_some()).map(|t| t.name.as_str()).collect();

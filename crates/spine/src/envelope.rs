@@ -173,8 +173,8 @@ mod tests {
         fn waybill(&self) -> &Waybill {
             &self.waybill
         }
-        fn waybill_mut(&mut self) -> &mut Waybill {
-            &mut self.waybill
+        fn set_waybill(&mut self, waybill: &Waybill) {
+            self.waybill.clone_from(waybill);
         }
         fn check(&self) -> Result<(), String> {
             Ok(())

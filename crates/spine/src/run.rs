@@ -120,7 +120,6 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     ) -> Self {
         let group = format!("{prefix}waybill.{}", S::NAME);
         let topic = format!("{prefix}{}", S::Event::TOPIC);
-        let scope = format!("waybill.{}", S::FLOW);
         let meter = telemetry.meter("waybill.spine");
         Metrics::watch_lag(&meter, S::NAME, source.lags());
         let now = Instant::now();
@@ -128,12 +127,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             metrics: Metrics::new(&meter, S::NAME, S::FLOW, topic, &group),
             desk: Desk {
                 stage,
-                spans: Spans {
-                    export: telemetry.spans().clone(),
-                    group: group.into(),
-                    prefix: prefix.into(),
-                    scope: scope.into(),
-                },
+                spans: Spans { export: telemetry.spans().clone(), group: group.into(), prefix: prefix.into() },
                 policy,
                 clock,
             },

@@ -5,7 +5,7 @@ use crate::record::Record;
 use crate::stage::{Details, Event, Stage};
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use opentelemetry::trace::SpanId;
 use rand::Rng;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,8 +18,6 @@ pub(crate) struct Spans {
     pub group: Arc<str>,
     /// The deployment's topic prefix.
     pub prefix: Arc<str>,
-    /// `waybill.<flow>`.
-    pub scope: Arc<str>,
 }
 
 impl Spans {
@@ -32,31 +30,24 @@ impl Spans {
         status: Status,
     ) -> SpanRecord {
         let mut rng = rand::rng();
-        let children = details.children.into_iter().map(|child| ChildSpan {
-            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
-            name: Cow::Borrowed(child.name),
-            attributes: child.attributes,
-        });
-        let mut span = SpanRecord {
-            children: children.collect(),
-            stage: Cow::Borrowed(S::NAME),
-            scope: Cow::Owned(self.scope.to_string()),
-            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
-            trace_id: TraceId::from(rng.random_range(1..=u128::MAX)),
-            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
-            trace_flags: TraceFlags::default(),
-            name: Cow::Borrowed(S::SPAN),
-            kind: SpanKind::Consumer,
-            // A record that was parked has been in hand since then.
-            parked_since: item.parked.as_ref().map(|p| p.since),
-            start,
-            end,
-            input: Some(self.input(item)),
-            attributes: details.attributes,
-            events: details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)).collect(),
-            links: links(item),
-            status,
-        };
+        let mut span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, S::SPAN, SpanKind::Consumer, start);
+        span.children = details
+            .children
+            .into_iter()
+            .map(|child| ChildSpan {
+                span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
+                name: Cow::Borrowed(child.name),
+                attributes: child.attributes,
+            })
+            .collect();
+        // A record that was parked has been in hand since then.
+        span.parked_since = item.parked.as_ref().map(|p| p.since);
+        span.end = end;
+        span.input = Some(self.input(item));
+        span.attributes = details.attributes;
+        span.events = details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)).collect();
+        span.links = links(item);
+        span.status = status;
         if let Some(parked) = &item.parked {
             let attributes = vec![
                 KeyValue::new("reason", parked.why.clone()),
@@ -64,7 +55,7 @@ impl Spans {
             ];
             span.events.insert(0, event("parked", span.begun(), attributes));
         }
-        span.trace_flags = if self.export.samples(&span) { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        self.export.sample(&mut span, None);
         span
     }
 

@@ -15,10 +15,13 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
 
     /// The business key; equal to the record's key.
     fn key(&self) -> &str;
-    /// The spans of all stages so far.
-    fn waybill(&self) -> &Waybill;
+    /// The spans of all stages so far; an event outside an order's journey has none.
+    fn waybill(&self) -> &Waybill {
+        static NONE: Waybill = Waybill::none();
+        &NONE
+    }
     /// For the spine, which adds the stage's stamp.
-    fn waybill_mut(&mut self) -> &mut Waybill;
+    fn set_waybill(&mut self, _: &Waybill) {}
     /// The rules that types alone do not keep.
     ///
     /// # Errors
@@ -47,7 +50,7 @@ impl<E: Event> Emit for E {
         E::SCHEMA
     }
     fn write(&mut self, waybill: &Waybill, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        self.waybill_mut().clone_from(waybill);
+        self.set_waybill(waybill);
         serde_json::to_writer(out, self)
     }
 }

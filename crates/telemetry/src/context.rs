@@ -54,6 +54,12 @@ pub struct Waybill {
 }
 
 impl Waybill {
+    /// Without a stamp.
+    #[must_use]
+    pub const fn none() -> Self {
+        Waybill { stamps: Vec::new(), malformed: 0 }
+    }
+
     /// The stamps, oldest first.
     #[must_use]
     pub fn stamps(&self) -> &[Stamp] {

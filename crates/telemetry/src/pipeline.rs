@@ -8,7 +8,8 @@ use crate::queue::{Bounds, Counts, Dropped, Queue};
 use crate::settings::{TelemetryConfig, TelemetryError, number, only_grpc, resource, sampler, variable};
 use crate::{SCHEMA_URL, SpanRecord};
 use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry::{InstrumentationScope, KeyValue, trace::TracerProvider};
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{MetricExporter, SpanExporter as OtlpSpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -51,15 +52,16 @@ impl SpanExport {
         }
     }
 
-    /// Whether a new trace is recorded, as `OTEL_TRACES_SAMPLER` says.
-    #[must_use]
-    pub fn samples(&self, span: &SpanRecord) -> bool {
-        if matches!(self.sampler, Sampler::AlwaysOn) {
-            return true;
-        }
-        let kind = opentelemetry::trace::SpanKind::Consumer;
-        let result = self.sampler.should_sample(None, span.trace_id, &span.name, &kind, &span.attributes, &[]);
-        result.decision == SamplingDecision::RecordAndSample
+    /// Decides whether a span is recorded, as `OTEL_TRACES_SAMPLER` says; `parent` is the span of its trace that led here.
+    pub fn sample(&self, span: &mut SpanRecord, parent: Option<&SpanContext>) {
+        let sampled = matches!(self.sampler, Sampler::AlwaysOn) || {
+            let parent = parent.map(|parent| Context::new().with_remote_span_context(parent.clone()));
+            let kind = span.kind.to_otel();
+            let result =
+                self.sampler.should_sample(parent.as_ref(), span.trace_id, &span.name, &kind, &span.attributes, &[]);
+            result.decision == SamplingDecision::RecordAndSample
+        };
+        span.trace_flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
     }
 
     /// What has been dropped since the start.
@@ -71,7 +73,7 @@ impl SpanExport {
 
 /// The bridge's provider hands its spans to the same queue.
 impl SpanProcessor for SpanExport {
-    fn on_start(&self, _span: &mut opentelemetry_sdk::trace::Span, _cx: &opentelemetry::Context) {}
+    fn on_start(&self, _span: &mut opentelemetry_sdk::trace::Span, _cx: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if let Some(queue) = &self.queue {

@@ -171,8 +171,8 @@ impl<E: SpanExporter> Export<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SpanKind, Status};
-    use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+    use crate::SpanKind;
+    use opentelemetry::trace::TraceFlags;
     use std::sync::Mutex;
 
     /// Keeps the sizes of its requests; refuses, or does not answer, while told to.
@@ -188,25 +188,10 @@ mod tests {
     }
 
     fn span() -> SpanRecord {
-        SpanRecord {
-            stage: "pick".into(),
-            scope: "waybill.test".into(),
-            version: "0".into(),
-            trace_id: TraceId::from(1u128),
-            span_id: SpanId::from(1u64),
-            trace_flags: TraceFlags::SAMPLED,
-            name: "test".into(),
-            kind: SpanKind::Consumer,
-            parked_since: None,
-            start: jiff::Timestamp::UNIX_EPOCH,
-            end: jiff::Timestamp::UNIX_EPOCH,
-            input: None,
-            attributes: vec![],
-            events: vec![],
-            links: vec![],
-            status: Status::Unset,
-            children: vec![],
-        }
+        let mut span =
+            SpanRecord::new(&mut rand::rng(), "pick", "test", "test", SpanKind::Consumer, jiff::Timestamp::UNIX_EPOCH);
+        span.trace_flags = TraceFlags::SAMPLED;
+        span
     }
 
     const LIMIT: Duration = Duration::from_secs(10);

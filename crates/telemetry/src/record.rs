@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use opentelemetry::trace::{self, Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,6 +33,22 @@ pub enum SpanKind {
     Producer,
     /// Handles a message.
     Consumer,
+    /// Handles a request.
+    Server,
+    /// Asks another service.
+    Client,
+}
+
+impl SpanKind {
+    pub(crate) fn to_otel(self) -> trace::SpanKind {
+        match self {
+            SpanKind::Internal => trace::SpanKind::Internal,
+            SpanKind::Producer => trace::SpanKind::Producer,
+            SpanKind::Consumer => trace::SpanKind::Consumer,
+            SpanKind::Server => trace::SpanKind::Server,
+            SpanKind::Client => trace::SpanKind::Client,
+        }
+    }
 }
 
 /// Something that happened at one moment of a span.
@@ -147,6 +164,9 @@ pub struct SpanRecord {
     /// The span.
     #[serde(serialize_with = "wire::span_id", deserialize_with = "wire::read_span_id")]
     pub span_id: SpanId,
+    /// The span of the same trace that this one is a part of; none where the trace begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::optional_span_id")]
+    pub parent: Option<SpanId>,
     /// W3C trace flags; not sampled means published but not exported.
     #[serde(serialize_with = "wire::flags", deserialize_with = "wire::read_flags")]
     pub trace_flags: TraceFlags,
@@ -186,6 +206,52 @@ fn is_unset(status: &Status) -> bool {
 }
 
 impl SpanRecord {
+    /// A span over `time..time` that begins a trace, not sampled yet; `scope` without `waybill.`.
+    pub fn new(
+        rng: &mut impl Rng,
+        stage: &'static str,
+        scope: &str,
+        name: &'static str,
+        kind: SpanKind,
+        time: Timestamp,
+    ) -> Self {
+        SpanRecord {
+            stage: Cow::Borrowed(stage),
+            scope: Cow::Owned(format!("waybill.{scope}")),
+            version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
+            trace_id: TraceId::from(rng.random_range(1..=u128::MAX)),
+            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
+            parent: None,
+            trace_flags: TraceFlags::default(),
+            name: Cow::Borrowed(name),
+            kind,
+            parked_since: None,
+            start: time,
+            end: time,
+            input: None,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+            status: Status::Unset,
+            children: Vec::new(),
+        }
+    }
+
+    /// Makes it a part of `parent`: the same trace, sampled or not as that one is.
+    #[must_use]
+    pub fn under(mut self, parent: &SpanContext) -> Self {
+        self.trace_id = parent.trace_id();
+        self.parent = Some(parent.span_id());
+        self.trace_flags = parent.trace_flags();
+        self
+    }
+
+    /// What names this span to others.
+    #[must_use]
+    pub fn context(&self) -> SpanContext {
+        SpanContext::new(self.trace_id, self.span_id, self.trace_flags, false, TraceState::default())
+    }
+
     /// When the span begins, UTC.
     #[must_use]
     pub fn begun(&self) -> Timestamp {
@@ -264,13 +330,9 @@ impl SpanRecord {
         links.links = self.links.iter().map(SpanLink::to_otel).collect();
         let parent = SpanData {
             span_context: context(self.span_id),
-            parent_span_id: SpanId::INVALID,
+            parent_span_id: self.parent.unwrap_or(SpanId::INVALID),
             parent_span_is_remote: false,
-            span_kind: match self.kind {
-                SpanKind::Internal => trace::SpanKind::Internal,
-                SpanKind::Producer => trace::SpanKind::Producer,
-                SpanKind::Consumer => trace::SpanKind::Consumer,
-            },
+            span_kind: self.kind.to_otel(),
             name: self.name,
             start_time: begun.into(),
             end_time: self.end.into(),
@@ -320,6 +382,7 @@ mod tests {
             version: "0.1.0".into(),
             trace_id: TraceId::from(7u128),
             span_id: SpanId::from(8u64),
+            parent: Some(SpanId::from(6u64)),
             trace_flags: TraceFlags::SAMPLED,
             name: "warehouse.pick".into(),
             kind: SpanKind::Consumer,

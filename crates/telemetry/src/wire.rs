@@ -48,6 +48,22 @@ strict!(read_trace_id, TraceId, parse_trace_id);
 strict!(read_span_id, SpanId, parse_span_id);
 strict!(read_flags, TraceFlags, parse_flags);
 
+/// A span id that may be missing.
+pub(crate) mod optional_span_id {
+    use super::{Deserializer, Serializer, SpanId, read_span_id};
+
+    pub(crate) fn serialize<S: Serializer>(id: &Option<SpanId>, s: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => s.collect_str(id),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SpanId>, D::Error> {
+        read_span_id(d).map(Some)
+    }
+}
+
 /// Attributes as a JSON object; booleans, integers, floats and strings keep their type.
 pub(crate) mod attributes {
     use super::{Array, Deserialize, Deserializer, Error, KeyValue, SerializeMap, Serializer, StringValue, Value};

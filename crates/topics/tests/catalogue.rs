@@ -41,11 +41,15 @@ fn the_built_in_catalogue_holds_the_journey_of_an_order_and_its_dead_letters() {
     assert_eq!(
         names,
         [
+            "checkout.requested",
+            "checkout.completed",
+            "checkout.rejected",
             "orders.new",
             "orders.picked",
             "orders.short",
             "orders.packed",
             "orders.shipped",
+            "dead.checkout",
             "dead.pick",
             "dead.pack",
             "dead.ship"
@@ -64,7 +68,10 @@ fn a_stage_finds_what_it_writes_and_what_it_reads() {
     let catalogue = Catalogue::built_in().unwrap();
     let owned = |stage| catalogue.owned_by(stage).map(|t| t.name.as_str()).collect::<Vec<_>>();
     let read = |stage| catalogue.consumed_by(stage).map(|t| t.name.as_str()).collect::<Vec<_>>();
-    assert_eq!((owned("checkout"), read("checkout")), (vec!["orders.new"], vec![]));
+    assert_eq!(
+        (owned("checkout"), read("checkout")),
+        (vec!["checkout.completed", "checkout.rejected", "orders.new", "dead.checkout"], vec!["checkout.requested"])
+    );
     assert_eq!((owned("pick"), read("pick")), (vec!["orders.picked", "orders.short", "dead.pick"], vec!["orders.new"]));
     assert_eq!((owned("pack"), read("pack")), (vec!["orders.packed", "dead.pack"], vec!["orders.picked"]));
     assert_eq!((owned("ship"), read("ship")), (vec!["orders.shipped", "dead.ship"], vec!["orders.packed"]));

@@ -61,8 +61,8 @@ macro_rules! event {
             fn waybill(&self) -> &Waybill {
                 &self.waybill
             }
-            fn waybill_mut(&mut self) -> &mut Waybill {
-                &mut self.waybill
+            fn set_waybill(&mut self, waybill: &Waybill) {
+                self.waybill.clone_from(waybill);
             }
             fn check(&self) -> Result<(), String> {
                 if self.key == "bad" { Err("this key is bad".to_owned()) } else { Ok(()) }
