@@ -229,6 +229,6 @@ mod tests {
         let catalogue = Catalogue::built_in().unwrap();
         config.policy(&catalogue).unwrap();
         config.database.retention = "30d".to_owned();
-        assert!(config.policy(&catalogue).unwrap_err().to_string().contains("orders.new"));
+        assert!(config.policy(&catalogue).unwrap_err().to_string().contains("365d"));
     }
 }

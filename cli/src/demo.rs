@@ -75,9 +75,9 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
     waybill_telemetry::log_to_stderr("warn");
     let shutdown = Shutdown::default();
     let mut running = Running::new(kafka.clone(), store, Health::default(), shutdown.clone(), Policy::default());
-    running.start(Pick, telemetry("pick"))?;
-    running.start(Pack, telemetry("pack"))?;
-    running.start(Ship, telemetry("ship"))?;
+    running.start(Pick, (), telemetry("pick"))?;
+    running.start(Pack, (), telemetry("pack"))?;
+    running.start(Ship, (), telemetry("ship"))?;
 
     let begun = Instant::now();
     let watch = flow(args, &kafka)?;

@@ -161,7 +161,7 @@ pub fn checkout(
     waybill.push(span.stamp());
     let copy = span.publish()?;
     let key = order.order_id.clone();
-    let outbound = Outbound { stage: "checkout", key: &key, span: &span, incoming: &Incoming::default() };
+    let outbound = Outbound { stage: "checkout", key: &key, span: &span, incoming: &Incoming::default(), begins: true };
     let message = outbound.message(&mut order, &waybill, &copy)?;
     Ok((message, span))
 }

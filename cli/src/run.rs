@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_spine::{
-    Event, Health, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
+    Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
 };
 use waybill_store::{Store, StoreError};
 use waybill_telemetry::{Telemetry, TelemetryConfig};
@@ -149,20 +150,26 @@ impl Running {
 
     fn start_named(&mut self, stage: StageName, telemetry: TelemetryConfig) -> anyhow::Result<()> {
         match stage {
-            StageName::Pick => self.start(Pick, telemetry),
-            StageName::Pack => self.start(Pack, telemetry),
-            StageName::Ship => self.start(Ship, telemetry),
+            StageName::Pick => self.start(Pick, (), telemetry),
+            StageName::Pack => self.start(Pack, (), telemetry),
+            StageName::Ship => self.start(Ship, (), telemetry),
             StageName::All => Ok(()),
         }
     }
 
     /// Starts a stage on a thread of its own.
-    pub fn start<S: Stage>(&mut self, stage: S, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+    pub fn start<S: Stage>(
+        &mut self,
+        stage: S,
+        means: <S::Call as Call>::Means,
+        telemetry: TelemetryConfig,
+    ) -> anyhow::Result<()> {
         let telemetry = Telemetry::start(&telemetry)?;
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
-        let source = KafkaSource::join(&self.kafka, S::NAME, &[S::Event::TOPIC])?;
+        let topics: Vec<&str> = S::Event::TOPICS.iter().map(|(topic, _)| *topic).collect();
+        let source = KafkaSource::join(&self.kafka, S::NAME, &topics)?;
         let sink = KafkaSink::connect(&self.kafka, S::NAME)?;
         let runner = Runner::new(
             stage,
@@ -174,6 +181,7 @@ impl Running {
             self.shutdown.clone(),
             self.policy,
             system_clock,
+            Caller { runtime: Handle::current(), means },
         );
         let (ended, shutdown) = (self.ended.clone(), self.shutdown.clone());
         std::thread::Builder::new().name(S::NAME.to_owned()).spawn(move || {

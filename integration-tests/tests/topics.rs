@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use waybill_fulfilment::{Pack, Pick, Ship};
-use waybill_spine::{Event, Stage};
+use waybill_spine::{Input, Stage};
 use waybill_topics::Catalogue;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +30,8 @@ async fn topics_are_created_once_and_a_keyed_one_never_grows() {
 /// What a stage reads and writes, by its own word, is what `topics.yaml` says.
 fn tied<S: Stage>(catalogue: &Catalogue) -> Vec<String> {
     let read: Vec<&str> = catalogue.consumed_by(S::NAME).map(|t| t.name.as_str()).collect();
-    assert_eq!(read, [S::Event::TOPIC], "{}", S::NAME);
+    let by_its_word: Vec<&str> = S::Event::TOPICS.iter().map(|(topic, _)| *topic).collect();
+    assert_eq!(read, by_its_word, "{}", S::NAME);
     let written: Vec<String> = catalogue.owned_by(S::NAME).map(|t| t.name.clone()).collect();
     assert!(written.contains(&format!("dead.{}", S::NAME)), "{}", S::NAME);
     written
@@ -39,7 +40,8 @@ fn tied<S: Stage>(catalogue: &Catalogue) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     let catalogue = Catalogue::built_in().unwrap();
-    let mut written = BTreeSet::from(["orders.new".to_owned()]);
+    let mut written: BTreeSet<String> =
+        catalogue.owned_by("gateway").chain(catalogue.owned_by("checkout")).map(|t| t.name.clone()).collect();
     written.extend([tied::<Pick>(&catalogue), tied::<Pack>(&catalogue), tied::<Ship>(&catalogue)].concat());
     let declared: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
     assert_eq!(written, declared, "every topic has a stage that writes it, or the checkout");
@@ -59,6 +61,10 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     let registry = Registry::new().add(&id, shared).unwrap().prepare().unwrap();
     for topic in catalogue.topics() {
         let Some(schema) = &topic.schema else { continue };
+        // What nobody asks for here: `produce orders` begins where a checkout ends.
+        if topic.name.starts_with("checkout.") {
+            continue;
+        }
         let document = json(schema.file());
         let options = jsonschema::options().with_registry(&registry).should_validate_formats(true);
         let validator = options.build(&document).unwrap();

@@ -2,50 +2,98 @@
 
 use crate::envelope::{self, Accepted, Outbound};
 use crate::record::{Message, Record};
-use crate::span::Spans;
-use crate::stage::{Decision, Details, Event, Outcome, Refusal, Shared, Stage};
+use crate::run::LEASE;
+use crate::span::{Open, Spans, parts};
+use crate::stage::{Call, Decision, Details, Input, Outcome, Refusal, Shared, Stage, Trace, Work};
 use crate::{Clock, Policy};
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use waybill_store::{Decided, Park, Parked, Store, StoreError, Tx};
+use waybill_store::{Decided, Park, Parked, Repark, Store, StoreError, Tx};
 use waybill_telemetry::{Incoming, SpanRecord, Status};
 
+/// The answer of a key that has said nothing yet: no message.
+const NO_ANSWER: [u8; 1] = [0];
+
 /// A record in hand, decoded once, however often it is tried.
-pub(crate) struct Item<E> {
+pub(crate) struct Item<S: Stage> {
     pub record: Record,
     pub incoming: Incoming,
-    pub work: Result<Accepted<E>, Refusal>,
-    pub parked: Option<Waited>,
+    pub work: Result<Accepted<S::Event>, Refusal>,
+    pub parked: Option<Waited<S::Call>>,
 }
 
 /// What is known of a record that was parked.
-pub(crate) struct Waited {
+pub(crate) struct Waited<C: Call> {
     pub id: i64,
     pub since: Timestamp,
     pub attempts: i32,
     pub why: String,
+    /// Whoever held it before has died, or nearly.
+    pub lapsed: bool,
+    /// The stage span that its first call left open.
+    pub open: Option<Open>,
+    /// The call it waits for, not made yet.
+    pub call: Option<C>,
+    /// The answer of its call, and when it came.
+    pub answer: Option<(C::Answer, Timestamp)>,
 }
 
-impl<E: Event> Item<E> {
+/// A parked record as it is kept. What is open or to be called is JSON: a stage may call with any type.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    record: Record,
+    open: Option<String>,
+    call: Option<String>,
+}
+
+impl Kept {
+    fn encode<C: Call>(record: &Record, open: Option<&Open>, call: Option<&C>) -> Result<Vec<u8>, Attempt> {
+        let cannot = |e| bug("the record cannot be parked", e);
+        let open = open.map(serde_json::to_string).transpose().map_err(cannot)?;
+        let call = call.map(serde_json::to_string).transpose().map_err(cannot)?;
+        let kept = Kept { record: record.clone(), open, call };
+        postcard::to_stdvec(&kept).map_err(|e| bug("the record cannot be parked", e))
+    }
+}
+
+impl<S: Stage> Item<S> {
     pub(crate) fn received(record: Record, baggage: &[String]) -> Self {
         let incoming = Incoming::read(&record.content, baggage);
         Item { incoming, work: envelope::accept(&record), record, parked: None }
     }
 
     /// A parked record is one that was accepted when it came.
-    pub(crate) fn unparked(parked: Parked, baggage: &[String]) -> Result<Self, postcard::Error> {
-        let mut item = Item::received(postcard::from_bytes(&parked.record)?, baggage);
+    pub(crate) fn unparked(parked: Parked, baggage: &[String]) -> Result<Self, String> {
+        let json = |e: serde_json::Error| e.to_string();
+        let kept: Kept = postcard::from_bytes(&parked.record).map_err(|e| e.to_string())?;
+        let mut item = Item::received(kept.record, baggage);
         item.parked = Some(Waited {
             id: parked.id,
             since: Timestamp::try_from(parked.parked_at).unwrap_or(Timestamp::UNIX_EPOCH),
             attempts: parked.attempts,
             why: parked.why,
+            lapsed: parked.lapsed,
+            open: kept.open.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
+            call: kept.call.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
+            answer: None,
         });
         Ok(item)
+    }
+
+    /// Its topic, and how many of its contexts were malformed.
+    pub(crate) fn malformed(&self) -> (&str, usize) {
+        let of_waybill = self.work.as_ref().map_or(0, |accepted| accepted.event.waybill().malformed);
+        (&self.record.topic, self.incoming.malformed + of_waybill)
+    }
+
+    /// The answer that it waited for.
+    fn answer(&self) -> Option<&(<S::Call as Call>::Answer, Timestamp)> {
+        self.parked.as_ref().and_then(|parked| parked.answer.as_ref())
     }
 }
 
@@ -54,20 +102,28 @@ impl<E: Event> Item<E> {
 pub(crate) enum Fate {
     Answered { age_s: Option<f64> },
     Repeated,
+    Kept,
     Ignored,
     Dead(&'static str),
     Parked,
 }
 
 /// What a batch comes to, its effects being durable.
-#[derive(Default)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<C: Call> {
     pub messages: Vec<Message>,
     pub spans: Vec<SpanRecord>,
     /// One for each record.
     pub fates: Vec<Fate>,
     /// Parked rows that are answered once the messages are acknowledged.
     pub unpark: Vec<i64>,
+    /// Calls to make now: index of the item, and how it waits.
+    pub calls: Vec<(usize, Waited<C>)>,
+}
+
+impl<C: Call> Default for Plan<C> {
+    fn default() -> Self {
+        Plan { messages: vec![], spans: vec![], fates: vec![], unpark: vec![], calls: vec![] }
+    }
 }
 
 /// Why an attempt at a batch came to nothing; nothing was kept of it.
@@ -122,32 +178,49 @@ pub(crate) struct Desk<S> {
 
 impl<S: Stage> Desk<S> {
     /// Decides a batch and makes its effects durable; nothing is published yet.
-    pub(crate) async fn attempt(&self, store: &mut Store, items: &[Item<S::Event>]) -> Result<Plan, Attempt> {
-        let events: Vec<&S::Event> =
-            items.iter().filter_map(|i| i.work.as_ref().ok()).map(|accepted| &accepted.event).collect();
-        if events.is_empty() {
+    pub(crate) async fn attempt(&self, store: &mut Store, items: &[Item<S>]) -> Result<Plan<S::Call>, Attempt> {
+        let accepted: Vec<(&S::Event, &Item<S>)> =
+            items.iter().filter_map(|item| Some((&item.work.as_ref().ok()?.event, item))).collect();
+        if accepted.is_empty() {
             return Ok(self.all_dead(items));
         }
         let mut tx = store.begin().await?;
-        let mut rows = self.rows(&mut tx, &events).await?;
-        let mut shared = S::Shared::load(&mut tx, &events).await?;
-        let mut batch = Batch { desk: self, rows: &mut rows, plan: Plan::default(), park: vec![], again: vec![] };
+        let mut rows = self.rows(&mut tx, accepted.iter().map(|(event, _)| event.key())).await?;
+        let mut shared = {
+            let work = accepted.iter().map(|&(event, item)| Work {
+                event,
+                state: rows.get(event.key()).and_then(|row| row.state.as_ref()),
+                answer: item.answer().map(|(answer, _)| answer),
+            });
+            let work: Vec<Work<'_, S>> = work.collect();
+            S::Shared::load(&mut tx, &work).await?
+        };
+        let mut batch = Batch::new(self, &mut rows);
         // A panic is a defect, but no reason to stop everyone else's orders.
-        catch_unwind(AssertUnwindSafe(|| items.iter().try_for_each(|item| batch.take(&mut shared, item))))
-            .unwrap_or_else(|_| Err(bug("the stage panicked", "see its log")))?;
-        let Batch { plan, park, again, .. } = batch;
+        catch_unwind(AssertUnwindSafe(|| {
+            items.iter().enumerate().try_for_each(|(index, item)| batch.take(&mut shared, index, item))
+        }))
+        .unwrap_or_else(|_| Err(bug("the stage panicked", "see its log")))?;
+        let Batch { mut plan, park, again, repark, begun, .. } = batch;
         tx.save(S::TABLE, &changed(rows)?).await?;
-        tx.park(S::NAME, &park).await?;
+        let new: HashMap<String, i64> =
+            tx.park(S::NAME, &park).await?.into_iter().map(|(id, origin)| (origin, id)).collect();
         for (id, why, wait) in again {
             tx.park_again(S::NAME, id, &why, wait).await?;
         }
+        tx.repark(S::NAME, &repark).await?;
         shared.save(&mut tx).await?;
         tx.commit().await?;
+        // A record that is parked already has its call made by whoever parked it.
+        plan.calls.extend(begun.into_iter().filter_map(|(index, origin, mut waited)| {
+            waited.id = *new.get(&origin)?;
+            Some((index, waited))
+        }));
         Ok(plan)
     }
 
     /// Gives up on a record that only ever fails.
-    pub(crate) fn refuse(&self, item: &Item<S::Event>, refusal: Refusal) -> Plan {
+    pub(crate) fn refuse(&self, item: &Item<S>, refusal: Refusal) -> Plan<S::Call> {
         let mut plan = Plan::default();
         self.dead(&mut plan, item, &refusal);
         plan
@@ -156,12 +229,9 @@ impl<S: Stage> Desk<S> {
     async fn rows<'a>(
         &self,
         tx: &mut Tx<'_>,
-        events: &[&'a S::Event],
+        keys: impl Iterator<Item = &'a str>,
     ) -> Result<HashMap<&'a str, Row<S::State>>, Attempt> {
-        let mut rows: HashMap<&str, Row<S::State>> = HashMap::with_capacity(events.len());
-        for event in events {
-            rows.insert(event.key(), Row::default());
-        }
+        let mut rows: HashMap<&str, Row<S::State>> = keys.map(|key| (key, Row::default())).collect();
         let keys: Vec<&str> = rows.keys().copied().collect();
         let known = tx.known(S::TABLE, S::NAME, &keys).await?;
         for Decided { key, version, state, answer } in known.decided {
@@ -179,7 +249,7 @@ impl<S: Stage> Desk<S> {
         Ok(rows)
     }
 
-    fn all_dead(&self, items: &[Item<S::Event>]) -> Plan {
+    fn all_dead(&self, items: &[Item<S>]) -> Plan<S::Call> {
         let mut plan = Plan::default();
         for item in items {
             if let Err(refusal) = &item.work {
@@ -189,11 +259,14 @@ impl<S: Stage> Desk<S> {
         plan
     }
 
-    fn dead(&self, plan: &mut Plan, item: &Item<S::Event>, refusal: &Refusal) {
+    fn dead(&self, plan: &mut Plan<S::Call>, item: &Item<S>, refusal: &Refusal) {
         let now = (self.clock)();
-        let details = Details { attributes: vec![KeyValue::new("error.type", refusal.reason)], ..Details::default() };
-        let status = Status::Error(refusal.reason.to_owned());
-        let mut span = self.spans.finished::<S>(item, (now, now), details, status);
+        let details = Details {
+            attributes: vec![KeyValue::new("error.type", refusal.reason)],
+            status: Status::Error(refusal.reason.to_owned()),
+            ..Details::default()
+        };
+        let mut span = self.spans.finished(item, (now, now), details);
         let copy = span.publish().unwrap_or_default();
         let attempts = item.parked.as_ref().map_or(0, |p| p.attempts) + 1;
         plan.messages.push(envelope::dead_letter(S::NAME, &item.record, refusal, attempts, &span, &copy));
@@ -204,7 +277,7 @@ impl<S: Stage> Desk<S> {
 }
 
 /// The rows a batch changed, ready to save.
-fn changed<St: serde::Serialize>(rows: HashMap<&str, Row<St>>) -> Result<Vec<Decided>, Attempt> {
+fn changed<St: Serialize>(rows: HashMap<&str, Row<St>>) -> Result<Vec<Decided>, Attempt> {
     let mut list = Vec::with_capacity(rows.len());
     for (key, row) in rows {
         let (true, Some(state), Some(answer)) = (row.changed, row.state, row.answer) else { continue };
@@ -226,13 +299,20 @@ fn kept(messages: &[Message]) -> Result<Vec<u8>, Attempt> {
 struct Batch<'d, 'k, S: Stage> {
     desk: &'d Desk<S>,
     rows: &'d mut HashMap<&'k str, Row<S::State>>,
-    plan: Plan,
+    plan: Plan<S::Call>,
     park: Vec<Park>,
     again: Vec<(i64, String, Duration)>,
+    repark: Vec<Repark>,
+    /// Calls of records that are parked now: index of the item, origin of the record.
+    begun: Vec<(usize, String, Waited<S::Call>)>,
 }
 
-impl<S: Stage> Batch<'_, '_, S> {
-    fn take(&mut self, shared: &mut S::Shared, item: &Item<S::Event>) -> Result<(), Attempt> {
+impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
+    fn new(desk: &'d Desk<S>, rows: &'d mut HashMap<&'k str, Row<S::State>>) -> Self {
+        Batch { desk, rows, plan: Plan::default(), park: vec![], again: vec![], repark: vec![], begun: vec![] }
+    }
+
+    fn take(&mut self, shared: &mut S::Shared, index: usize, item: &Item<S>) -> Result<(), Attempt> {
         let accepted = match &item.work {
             Ok(accepted) => accepted,
             Err(refusal) => {
@@ -250,31 +330,63 @@ impl<S: Stage> Batch<'_, '_, S> {
             return self.wait(item, key, Duration::ZERO, "an earlier record of this key waits".to_owned());
         }
         let start = (self.desk.clock)();
-        match self.desk.stage.decide(shared, row.state.as_ref(), &accepted.event, accepted.time) {
+        let (stage, state) = (&self.desk.stage, row.state.as_ref());
+        let outcome = match item.answer() {
+            Some((answer, time)) => stage.settle(shared, state, &accepted.event, answer, *time),
+            None => stage.decide(shared, state, &accepted.event, accepted.time),
+        };
+        match outcome {
             Outcome::Emit(decision) => return self.answer(item, accepted, start, decision),
             Outcome::Repeat => return self.repeat(item, key),
+            Outcome::Keep(state) => {
+                self.change(key, state, None);
+                self.settled(item)?;
+                self.done(item, Fate::Kept);
+            }
             Outcome::Ignore(_) => self.done(item, Fate::Ignored),
             Outcome::Reject(refusal) => self.desk.dead(&mut self.plan, item, &refusal),
             Outcome::Park { wait, why } => return self.wait(item, key, wait, why),
+            Outcome::Call { state, call, wait, span } => {
+                self.change(key, state, None);
+                return self.call(item, index, (start, span), call, wait);
+            }
         }
         Ok(())
     }
 
+    /// A new state, and a new answer where there is one.
+    fn change(&mut self, key: &str, state: S::State, answer: Option<Vec<u8>>) {
+        if let Some(row) = self.rows.get_mut(key) {
+            row.state = Some(state);
+            row.answer = answer.or(row.answer.take()).or(Some(NO_ANSWER.to_vec()));
+            row.changed = true;
+        }
+    }
+
     fn answer(
         &mut self,
-        item: &Item<S::Event>,
+        item: &Item<S>,
         accepted: &Accepted<S::Event>,
         start: Timestamp,
-        decision: Decision<S::State>,
+        mut decision: Decision<S::State>,
     ) -> Result<(), Attempt> {
         let key = accepted.event.key();
         let end = (self.desk.clock)();
-        let mut span = self.desk.spans.finished::<S>(item, (start, end), decision.span, Status::Unset);
+        let inner = std::mem::take(&mut decision.span.parts);
+        let mut span = self.desk.spans.finished(item, (start, end), decision.span);
+        let mut parts = parts::<S>(&span.context(), inner);
         let mut waybill = accepted.event.waybill().clone();
         let age_s = waybill.stamps().first().map(|s| end.duration_since(s.ended_at).as_secs_f64());
-        waybill.push(span.stamp());
-        let copy = span.publish().map_err(|e| bug("the span cannot be written", e))?;
-        let outbound = Outbound { stage: S::NAME, key, span: &span, incoming: &item.incoming };
+        let source = parts.iter_mut().find(|(_, publishes)| *publishes).map_or(&mut span, |(part, _)| part);
+        waybill.push(source.stamp());
+        let copy = source.publish().map_err(|e| bug("the span cannot be written", e))?;
+        let outbound = Outbound {
+            stage: S::NAME,
+            key,
+            span: source,
+            incoming: &item.incoming,
+            begins: S::TRACE == Trace::Continued,
+        };
         let mut messages = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
             let message = outbound.message(event.as_mut(), &waybill, &copy);
@@ -286,18 +398,73 @@ impl<S: Stage> Batch<'_, '_, S> {
             }
             messages.push(message);
         }
-        if let Some(row) = self.rows.get_mut(key) {
-            row.state = Some(decision.state);
-            row.answer = Some(kept(&messages)?);
-            row.changed = true;
-        }
+        self.change(key, decision.state, Some(kept(&messages)?));
+        self.settled(item)?;
         self.plan.messages.append(&mut messages);
         self.plan.spans.push(span);
+        self.plan.spans.extend(parts.into_iter().map(|(part, _)| part));
         self.done(item, Fate::Answered { age_s });
         Ok(())
     }
 
-    fn repeat(&mut self, item: &Item<S::Event>, key: &str) -> Result<(), Attempt> {
+    /// Leaves the stage span open, and the record parked until the call is answered.
+    fn call(
+        &mut self,
+        item: &Item<S>,
+        index: usize,
+        (start, mut details): (Timestamp, Details),
+        call: S::Call,
+        wait: Duration,
+    ) -> Result<(), Attempt> {
+        let inner = std::mem::take(&mut details.parts);
+        let mut span = self.desk.spans.finished(item, (start, (self.desk.clock)()), details);
+        self.plan.spans.extend(parts::<S>(&span.context(), inner).into_iter().map(|(part, _)| part));
+        let open = Open::leave(&mut span);
+        let record = Kept::encode(&item.record, Some(&open), Some(&call))?;
+        let lease = if wait.is_zero() { LEASE } else { Duration::ZERO };
+        let (why, wait_for) = ("waits for the answer of a call".to_owned(), wait);
+        let mut waited = Waited {
+            id: 0,
+            since: start,
+            attempts: 1,
+            why: why.clone(),
+            lapsed: false,
+            open: Some(open),
+            call: Some(call),
+            answer: None,
+        };
+        match &item.parked {
+            Some(parked) => {
+                self.repark.push(Repark { id: parked.id, record, why, wait, lease });
+                (waited.id, waited.since, waited.attempts) = (parked.id, parked.since, parked.attempts);
+                if wait_for.is_zero() {
+                    self.plan.calls.push((index, waited));
+                }
+            }
+            None => {
+                let origin = item.record.origin();
+                let key = item.work.as_ref().map_or("", |accepted| accepted.event.key()).to_owned();
+                self.park.push(Park { key, origin: origin.clone(), record, why, wait, lease });
+                if wait_for.is_zero() {
+                    self.begun.push((index, origin, waited));
+                }
+            }
+        }
+        self.held(item);
+        Ok(())
+    }
+
+    /// The call of a parked record is answered and its answer kept: it is not made again, whatever happens to the messages.
+    fn settled(&mut self, item: &Item<S>) -> Result<(), Attempt> {
+        if let Some(parked) = item.parked.as_ref().filter(|parked| parked.answer.is_some()) {
+            let record = Kept::encode::<S::Call>(&item.record, None, None)?;
+            let why = "its answer is on the way".to_owned();
+            self.repark.push(Repark { id: parked.id, record, why, wait: Duration::ZERO, lease: LEASE });
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, item: &Item<S>, key: &str) -> Result<(), Attempt> {
         match self.rows.get(key).map(|row| &row.answer) {
             Some(Some(bytes)) => {
                 let messages: Vec<Message> =
@@ -310,13 +477,13 @@ impl<S: Stage> Batch<'_, '_, S> {
         Ok(())
     }
 
-    fn done(&mut self, item: &Item<S::Event>, fate: Fate) {
+    fn done(&mut self, item: &Item<S>, fate: Fate) {
         self.plan.fates.push(fate);
         self.plan.unpark.extend(item.parked.as_ref().map(|p| p.id));
     }
 
     /// Parks a record, or lets a parked one wait again, until the stage's patience ends.
-    fn wait(&mut self, item: &Item<S::Event>, key: &str, wait: Duration, why: String) -> Result<(), Attempt> {
+    fn wait(&mut self, item: &Item<S>, key: &str, wait: Duration, why: String) -> Result<(), Attempt> {
         if let Some(parked) = &item.parked {
             let waited = (self.desk.clock)().duration_since(parked.since);
             if waited.unsigned_abs() > S::PATIENCE {
@@ -326,17 +493,22 @@ impl<S: Stage> Batch<'_, '_, S> {
             }
             self.again.push((parked.id, why, jittered(wait)));
         } else {
-            let record = postcard::to_stdvec(&item.record).map_err(|e| bug("the record cannot be parked", e))?;
-            let Record { topic, partition, offset, .. } = &item.record;
-            let origin = format!("{topic}/{partition}/{offset}");
-            self.park.push(Park { key: key.to_owned(), origin, record, why, wait: jittered(wait) });
+            let record = Kept::encode::<S::Call>(&item.record, None, None)?;
+            let (origin, lease) = (item.record.origin(), Duration::ZERO);
+            self.park.push(Park { key: key.to_owned(), origin, record, why, wait: jittered(wait), lease });
         }
+        self.held(item);
+        Ok(())
+    }
+
+    /// The record waits, and so do later ones of its key.
+    fn held(&mut self, item: &Item<S>) {
+        let key = item.work.as_ref().map_or("", |accepted| accepted.event.key());
         if let Some(row) = self.rows.get_mut(key) {
             row.parked = true;
             row.held = true;
         }
         self.plan.fates.push(Fate::Parked);
-        Ok(())
     }
 }
 

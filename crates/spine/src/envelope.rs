@@ -4,7 +4,7 @@
 //! extension (where the journey started, unchanged on the way); `traceparent`: W3C (the last hop).
 
 use crate::record::{Content, Message, Record};
-use crate::stage::{Emit, Event, Refusal};
+use crate::stage::{Emit, Input, Refusal};
 use jiff::Timestamp;
 use uuid::Uuid;
 use waybill_telemetry::{Carrier, Incoming, SpanRecord, Waybill};
@@ -40,12 +40,13 @@ pub(crate) struct Accepted<E> {
 }
 
 /// Reads a record as an event `E`.
-pub(crate) fn accept<E: Event>(record: &Record) -> Result<Accepted<E>, Refusal> {
+pub(crate) fn accept<E: Input>(record: &Record) -> Result<Accepted<E>, Refusal> {
     let key = record.content.key().ok_or_else(|| Refusal::new("no_key", "the record has no key"))?;
     let id = required(record, headers::ID)?;
     let kind = required(record, headers::TYPE)?;
-    if kind != E::SCHEMA {
-        return Err(other_type::<E>(kind));
+    let schema = E::TOPICS.iter().find(|(topic, _)| *topic == &*record.topic).map_or("nothing", |(_, schema)| schema);
+    if kind != schema {
+        return Err(other_type(&record.topic, schema, kind));
     }
     let time = required(record, headers::TIME)?;
     let time = time
@@ -55,8 +56,8 @@ pub(crate) fn accept<E: Event>(record: &Record) -> Result<Accepted<E>, Refusal> 
     if payload.is_empty() {
         return Err(Refusal::new("no_payload", "the record has no payload"));
     }
-    let event: E = serde_json::from_slice(payload)
-        .map_err(|e| Refusal::new("unreadable", format!("the payload is not a valid {}: {e}", E::SCHEMA)))?;
+    let event = E::read(schema, payload)
+        .map_err(|e| Refusal::new("unreadable", format!("the payload is not a valid {schema}: {e}")))?;
     event.check().map_err(|why| Refusal::new("invalid", why))?;
     if event.key().as_bytes() != key {
         return Err(Refusal::new("key_mismatch", "the record's key and the event's own key differ"));
@@ -75,10 +76,9 @@ fn required<'a>(record: &'a Record, name: &str) -> Result<&'a str, Refusal> {
     }
 }
 
-fn other_type<E: Event>(kind: &str) -> Refusal {
+fn other_type(topic: &str, known: &str, kind: &str) -> Refusal {
     let kind: String = kind.chars().take(100).collect();
-    let known = E::SCHEMA;
-    if kind.strip_prefix(E::TOPIC).is_some_and(|v| v.starts_with(".v")) {
+    if kind.strip_prefix(topic).is_some_and(|v| v.starts_with(".v")) {
         Refusal::new("unknown_version", format!("{kind} is a version this stage does not know; it knows {known}"))
     } else {
         Refusal::new("unknown_type", format!("{kind} does not belong on this topic; expected {known}"))
@@ -93,8 +93,10 @@ pub struct Outbound<'a> {
     pub key: &'a str,
     /// The finished stage span.
     pub span: &'a SpanRecord,
-    /// The contexts that came in; a journey that starts here has none.
+    /// The contexts that came in.
     pub incoming: &'a Incoming,
+    /// Whether the journey begins here.
+    pub begins: bool,
 }
 
 impl Outbound<'_> {
@@ -116,7 +118,8 @@ impl Outbound<'_> {
         content.push_text("ce_subject", self.key);
         content.push_text("ce_dataschema", format_args!("urn:waybill:schema:{}", schema.replace(".v", ":v")));
         content.push_text("content-type", "application/json");
-        content.push_text("ce_traceparent", self.incoming.origin.as_deref().unwrap_or(&traceparent));
+        let origin = self.incoming.origin.as_deref().filter(|_| !self.begins);
+        content.push_text("ce_traceparent", origin.unwrap_or(&traceparent));
         content.push(headers::SPAN, Some(copy));
         if let Some(baggage) = &self.incoming.baggage {
             content.push_text("baggage", baggage);
@@ -154,6 +157,7 @@ pub(crate) fn dead_letter(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Event;
     use proptest::prelude::{any, prop, proptest};
     use std::sync::Arc;
 

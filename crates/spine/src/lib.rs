@@ -5,6 +5,7 @@
 
 mod batch;
 mod broker;
+mod calls;
 mod envelope;
 mod failpoint;
 mod health;
@@ -18,10 +19,13 @@ mod span;
 mod stage;
 
 pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
+pub use calls::Caller;
 pub use envelope::{Outbound, event_id, headers};
 pub use health::{Health, Pulse};
 pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
 pub use record::{Content, Message, Record};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};
 pub use shutdown::Shutdown;
-pub use stage::{Child, Decision, Details, Emit, Event, Outcome, Refusal, Shared, Stage};
+pub use stage::{
+    Call, Child, Decision, Details, Emit, Event, Input, NoCall, Outcome, Part, Refusal, Shared, Stage, Trace, Work,
+};

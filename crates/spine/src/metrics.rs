@@ -14,8 +14,6 @@ const AGES: [f64; 12] =
     [1.0, 10.0, 60.0, 600.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0, 259_200.0, 432_000.0, 604_800.0];
 
 pub(crate) struct Metrics {
-    stage: &'static str,
-    topic: String,
     consumed: Counter<u64>,
     sent: Counter<u64>,
     process: Histogram<f64>,
@@ -26,20 +24,32 @@ pub(crate) struct Metrics {
     retries: Counter<u64>,
     redeliveries: Counter<u64>,
     malformed: Counter<u64>,
-    of_process: [KeyValue; 4],
     of_stage: [KeyValue; 1],
-    of_topic: [KeyValue; 2],
+    of_topics: Vec<OfTopic>,
+}
+
+/// Attributes of what is counted by topic.
+struct OfTopic {
+    /// Without the deployment's prefix.
+    topic: &'static str,
+    process: [KeyValue; 4],
+    stage: [KeyValue; 2],
 }
 
 impl Metrics {
-    pub(crate) fn new(meter: &Meter, stage: &'static str, flow: &str, topic: String, group: &str) -> Self {
+    pub(crate) fn new(
+        meter: &Meter,
+        stage: &'static str,
+        flow: &str,
+        topics: impl Iterator<Item = (&'static str, String)>,
+        group: &str,
+    ) -> Self {
         let seconds = |name: String, bounds: &[f64], about: &'static str| {
             meter.f64_histogram(name).with_unit("s").with_description(about).with_boundaries(bounds.to_vec()).build()
         };
         let count =
             |name, unit, about: &'static str| meter.u64_counter(name).with_unit(unit).with_description(about).build();
         Metrics {
-            stage,
             consumed: count("messaging.client.consumed.messages", "{message}", "Records taken from the broker"),
             sent: count("messaging.client.sent.messages", "{message}", "Records acknowledged by the broker"),
             process: seconds("messaging.process.duration".into(), &SECONDS, "From taking a record to its answer"),
@@ -50,15 +60,19 @@ impl Metrics {
             retries: count("waybill.retries", "{record}", "Tries of parked records"),
             redeliveries: count("waybill.redeliveries", "{record}", "Records answered before, answered again"),
             malformed: count("waybill.contexts.malformed", "{context}", "Trace contexts ignored as malformed"),
-            of_process: [
-                KeyValue::new("messaging.system", "kafka"),
-                KeyValue::new("messaging.operation.name", "process"),
-                KeyValue::new("messaging.destination.name", topic.clone()),
-                KeyValue::new("messaging.consumer.group.name", group.to_owned()),
-            ],
             of_stage: [KeyValue::new("stage", stage)],
-            of_topic: [KeyValue::new("stage", stage), KeyValue::new("topic", topic.clone())],
-            topic,
+            of_topics: topics
+                .map(|(topic, full)| OfTopic {
+                    topic,
+                    process: [
+                        KeyValue::new("messaging.system", "kafka"),
+                        KeyValue::new("messaging.operation.name", "process"),
+                        KeyValue::new("messaging.destination.name", full.clone()),
+                        KeyValue::new("messaging.consumer.group.name", group.to_owned()),
+                    ],
+                    stage: [KeyValue::new("stage", stage), KeyValue::new("topic", full)],
+                })
+                .collect(),
         }
     }
 
@@ -81,18 +95,31 @@ impl Metrics {
             .build();
     }
 
-    pub(crate) fn took(&self, records: usize, malformed: usize) {
-        let [system, _, destination, group] = &self.of_process;
-        let operation = KeyValue::new("messaging.operation.name", "poll");
-        let attributes = [system.clone(), operation, destination.clone(), group.clone()];
-        self.consumed.add(records as u64, &attributes);
-        if malformed > 0 {
-            self.malformed.add(malformed as u64, &self.of_topic);
+    fn of_topic(&self, topic: &str) -> Option<&OfTopic> {
+        self.of_topics.iter().find(|of| of.topic == topic)
+    }
+
+    /// Records from the broker: topic and malformed contexts of each.
+    pub(crate) fn took<'a>(&self, records: impl Iterator<Item = (&'a str, usize)> + Clone) {
+        for of in &self.of_topics {
+            let of_topic = records.clone().filter(|(topic, _)| *topic == of.topic);
+            let (count, malformed) = of_topic.fold((0, 0), |(count, sum), (_, malformed)| (count + 1, sum + malformed));
+            let [system, _, destination, group] = &of.process;
+            let operation = KeyValue::new("messaging.operation.name", "poll");
+            if count > 0 {
+                self.consumed.add(count, &[system.clone(), operation, destination.clone(), group.clone()]);
+            }
+            if malformed > 0 {
+                self.malformed.add(malformed as u64, &of.stage);
+            }
         }
     }
 
-    pub(crate) fn retried(&self, records: usize) {
-        self.retries.add(records as u64, &self.of_topic);
+    /// A parked record of `topic` is tried again.
+    pub(crate) fn retried(&self, topic: &str) {
+        if let Some(of) = self.of_topic(topic) {
+            self.retries.add(1, &of.stage);
+        }
     }
 
     pub(crate) fn published(&self, messages: &[crate::Message], took: Duration) {
@@ -110,32 +137,29 @@ impl Metrics {
         }
     }
 
-    /// Everything that a batch came to, `took` after it was taken.
-    pub(crate) fn ended(&self, fates: &[Fate], took: Duration) {
+    /// Everything that a batch came to, `took` after it was taken: topic and fate of each record.
+    pub(crate) fn ended<'a>(&self, fates: impl Iterator<Item = (&'a str, &'a Fate)>, took: Duration) {
         let took = took.as_secs_f64();
-        for fate in fates {
+        for (topic, fate) in fates {
             self.duration.record(took, &self.of_stage);
+            let Some(of) = self.of_topic(topic) else { continue };
             match fate {
                 Fate::Answered { age_s } => {
-                    self.process.record(took, &self.of_process);
+                    self.process.record(took, &of.process);
                     if let Some(age) = age_s {
                         self.age.record(*age, &self.of_stage);
                     }
                 }
                 Fate::Repeated => {
-                    self.process.record(took, &self.of_process);
-                    self.redeliveries.add(1, &self.of_topic);
+                    self.process.record(took, &of.process);
+                    self.redeliveries.add(1, &of.stage);
                 }
-                Fate::Ignored | Fate::Parked => self.process.record(took, &self.of_process),
+                Fate::Kept | Fate::Ignored | Fate::Parked => self.process.record(took, &of.process),
                 Fate::Dead(reason) => {
-                    let [a, b, c, d] = self.of_process.clone();
+                    let [a, b, c, d] = of.process.clone();
                     self.process.record(took, &[a, b, c, d, KeyValue::new("error.type", *reason)]);
-                    let attributes = [
-                        KeyValue::new("stage", self.stage),
-                        KeyValue::new("topic", self.topic.clone()),
-                        KeyValue::new("reason", *reason),
-                    ];
-                    self.dead.add(1, &attributes);
+                    let [stage, topic] = of.stage.clone();
+                    self.dead.add(1, &[stage, topic, KeyValue::new("reason", *reason)]);
                 }
             }
         }

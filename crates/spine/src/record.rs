@@ -125,6 +125,13 @@ pub struct Record {
     pub content: Content,
 }
 
+impl Record {
+    /// Where it stands: `topic/partition/offset`.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

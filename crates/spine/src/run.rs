@@ -17,27 +17,30 @@
 
 use crate::batch::{Attempt, Desk, Item, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
+use crate::calls::{Caller, Calls, MOST};
 use crate::failpoint::Failpoint;
 use crate::health::Pulse;
 use crate::metrics::Metrics;
 use crate::record::{Message, Record};
 use crate::shutdown::Shutdown;
 use crate::span::Spans;
-use crate::stage::{Event, Refusal, Stage};
+use crate::stage::{Call, Input, Refusal, Stage};
 use jiff::Timestamp;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waybill_store::{Store, StoreError};
+use waybill_store::{Parked, Store, StoreError};
 use waybill_telemetry::{SpanExport, Telemetry};
 
 /// Longest wait for a first record; also how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(100);
+/// The same while calls are out, whose answers come from elsewhere.
+const POLL_CALLS: Duration = Duration::from_millis(1);
 /// How often parked records are looked for.
 const TIMER: Duration = Duration::from_millis(250);
 /// How long parked records are leased: longer than any batch takes.
-const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// Keys with parked records that are taken at a time.
 const DUE_KEYS: i64 = 100;
 /// How often old decisions are looked for, and how many are deleted at a time.
@@ -92,6 +95,7 @@ pub enum StageError {
 /// A stage with all it needs to run.
 pub struct Runner<S: Stage, I, O> {
     desk: Desk<S>,
+    calls: Calls<S>,
     source: I,
     sink: O,
     store: Store,
@@ -117,14 +121,16 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         shutdown: Shutdown,
         policy: Policy,
         clock: Clock,
+        caller: Caller<S::Call>,
     ) -> Self {
         let group = format!("{prefix}waybill.{}", S::NAME);
-        let topic = format!("{prefix}{}", S::Event::TOPIC);
+        let topics = S::Event::TOPICS.iter().map(|(topic, _)| (*topic, format!("{prefix}{topic}")));
         let meter = telemetry.meter("waybill.spine");
         Metrics::watch_lag(&meter, S::NAME, source.lags());
         let now = Instant::now();
         Runner {
-            metrics: Metrics::new(&meter, S::NAME, S::FLOW, topic, &group),
+            metrics: Metrics::new(&meter, S::NAME, S::FLOW, topics, &group),
+            calls: Calls::new(caller, clock),
             desk: Desk {
                 stage,
                 spans: Spans { export: telemetry.spans().clone(), group: group.into(), prefix: prefix.into() },
@@ -149,14 +155,33 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     /// Only what another try cannot mend.
     pub async fn run(mut self) -> Result<(), StageError> {
         let mut records = Vec::new();
-        while !self.shutdown.requested() {
+        let mut stopping = None;
+        loop {
             self.pulse.beat(self.source.assigned());
-            self.source.poll(self.desk.policy.batch, POLL, &mut records)?;
+            if self.shutdown.requested() {
+                // Calls that are out are settled; those that take longer are made again.
+                let begun = *stopping.get_or_insert_with(Instant::now);
+                if self.calls.out() == 0 || begun.elapsed() > LAST_BATCH {
+                    break;
+                }
+            }
+            if stopping.is_some() || self.calls.out() >= MOST {
+                self.source.idle(POLL_CALLS)?;
+            } else {
+                let wait = if self.calls.out() > 0 { POLL_CALLS } else { POLL };
+                self.source.poll(self.desk.policy.batch, wait, &mut records)?;
+            }
             if !records.is_empty() {
                 let items = records.drain(..).map(|r| Item::received(r, &self.baggage)).collect();
                 self.work(items).await?;
             }
-            self.timers().await?;
+            let answered = self.calls.answered(self.desk.policy.batch.records);
+            if !answered.is_empty() {
+                self.work(answered).await?;
+            }
+            if stopping.is_none() {
+                self.timers().await?;
+            }
         }
         Failpoint::DuringShutdown.pass();
         self.source.close();
@@ -168,19 +193,10 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         let now = Instant::now();
         if now >= self.next_timer {
             self.next_timer = now + TIMER;
-            match self.store.due(S::NAME, DUE_KEYS, LEASE).await {
+            let room = MOST.saturating_sub(self.calls.out());
+            match self.store.due(S::NAME, DUE_KEYS.min(i64::try_from(room).unwrap_or(0)), LEASE).await {
                 Ok(due) if due.is_empty() => {}
-                Ok(due) => {
-                    self.metrics.retried(due.len());
-                    let items = due.into_iter().filter_map(|parked| {
-                        let id = parked.id;
-                        Item::unparked(parked, &self.baggage)
-                            .inspect_err(|e| tracing::error!(id, error = %e, "a parked record cannot be read"))
-                            .ok()
-                    });
-                    let items = items.collect();
-                    self.work(items).await?;
-                }
+                Ok(due) => self.unparked(due).await?,
                 Err(error) => self.pause("parked records", error).await?,
             }
         }
@@ -195,6 +211,30 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Ok(())
     }
 
+    /// Parked records in hand: calls that were not answered are made, the others are tried again.
+    async fn unparked(&mut self, due: Vec<Parked>) -> Result<(), StageError> {
+        let mut ready = Vec::new();
+        for of_key in due.chunk_by(|a, b| a.key == b.key) {
+            let items = of_key.iter().cloned().filter_map(|parked| {
+                let id = parked.id;
+                Item::<S>::unparked(parked, &self.baggage)
+                    .inspect_err(|error| tracing::error!(id, error, "a parked record cannot be read"))
+                    .ok()
+            });
+            let items: Vec<Item<S>> = items.collect();
+            items.iter().for_each(|item| self.metrics.retried(&item.record.topic));
+            if items.first().and_then(|item| item.parked.as_ref()).is_some_and(|parked| parked.call.is_some()) {
+                self.calls.make(items);
+            } else {
+                ready.extend(items);
+            }
+        }
+        if !ready.is_empty() {
+            self.work(ready).await?;
+        }
+        Ok(())
+    }
+
     /// One failed try of something that the next turn of the loop tries again.
     async fn pause(&mut self, what: &str, error: StoreError) -> Result<(), StageError> {
         tracing::warn!(stage = S::NAME, error = %chain(&error), "{what}: the database is away");
@@ -203,20 +243,16 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     }
 
     /// Carries one batch through; it ends early only where a stop is requested while the platform is away.
-    async fn work(&mut self, items: Vec<Item<S::Event>>) -> Result<(), StageError> {
+    async fn work(&mut self, items: Vec<Item<S>>) -> Result<(), StageError> {
         let taken = Instant::now();
-        let malformed = items
-            .iter()
-            .map(|i| i.incoming.malformed + i.work.as_ref().map_or(0, |a| a.event.waybill().malformed))
-            .sum();
-        self.metrics.took(items.len(), malformed);
+        self.metrics.took(items.iter().filter(|item| item.parked.is_none()).map(Item::malformed));
         Failpoint::AfterDecode.pass();
         match self.decide(&items).await? {
-            Decided::Plan(plan) => drop(self.finish(&items, plan, taken).await?),
+            Decided::Plan(plan) => drop(self.finish(items, plan, taken).await?),
             Decided::Stopped => {}
             Decided::Refused(_) => {
                 for item in items {
-                    if !self.work_alone(&[item], taken).await? {
+                    if !self.work_alone(vec![item], taken).await? {
                         // A later offset of the partition must not move past this one.
                         break;
                     }
@@ -227,16 +263,19 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     }
 
     /// Carries one record through; what cannot be answered becomes a dead letter. Yields whether it is done.
-    async fn work_alone(&mut self, alone: &[Item<S::Event>; 1], taken: Instant) -> Result<bool, StageError> {
-        match self.decide(alone).await? {
+    async fn work_alone(&mut self, alone: Vec<Item<S>>, taken: Instant) -> Result<bool, StageError> {
+        match self.decide(&alone).await? {
             Decided::Plan(plan) => self.finish(alone, plan, taken).await,
-            Decided::Refused(refusal) => self.finish(alone, self.desk.refuse(&alone[0], refusal), taken).await,
+            Decided::Refused(refusal) => {
+                let plan = self.desk.refuse(&alone[0], refusal);
+                self.finish(alone, plan, taken).await
+            }
             Decided::Stopped => Ok(false),
         }
     }
 
     /// Decides and keeps, as often as it takes.
-    async fn decide(&mut self, items: &[Item<S::Event>]) -> Result<Decided, StageError> {
+    async fn decide(&mut self, items: &[Item<S>]) -> Result<Decided<S::Call>, StageError> {
         let mut outage: Option<Outage> = None;
         loop {
             match self.desk.attempt(&mut self.store, items).await {
@@ -263,7 +302,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     }
 
     /// Publishes, awaits the reports, and only then moves on. Yields whether it did; if not, a stop was requested.
-    async fn finish(&mut self, items: &[Item<S::Event>], plan: Plan, taken: Instant) -> Result<bool, StageError> {
+    async fn finish(&mut self, items: Vec<Item<S>>, plan: Plan<S::Call>, taken: Instant) -> Result<bool, StageError> {
         Failpoint::AfterCommit.pass();
         if !self.publish(&plan.messages)? {
             return Ok(false);
@@ -278,7 +317,14 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
         Failpoint::AfterOffsets.pass();
         self.export.finish(plan.spans);
-        self.metrics.ended(&plan.fates, taken.elapsed());
+        self.metrics.ended(items.iter().map(|item| &*item.record.topic).zip(&plan.fates), taken.elapsed());
+        let mut items: Vec<Option<Item<S>>> = items.into_iter().map(Some).collect();
+        for (index, waited) in plan.calls {
+            if let Some(mut item) = items.get_mut(index).and_then(Option::take) {
+                item.parked = Some(waited);
+                self.calls.make(vec![item]);
+            }
+        }
         Ok(true)
     }
 
@@ -326,8 +372,8 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     }
 }
 
-enum Decided {
-    Plan(Plan),
+enum Decided<C: Call> {
+    Plan(Plan<C>),
     Refused(Refusal),
     /// A stop was requested while the platform was away: the records come again.
     Stopped,

@@ -2,14 +2,15 @@
 
 use crate::batch::Item;
 use crate::record::Record;
-use crate::stage::{Details, Event, Stage};
+use crate::stage::{Details, Input as _, Part, Stage, Trace};
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::SpanId;
+use opentelemetry::trace::{SpanContext, SpanId};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
-use waybill_telemetry::{Carrier, ChildSpan, Input, SpanEvent, SpanExport, SpanKind, SpanLink, SpanRecord, Status};
+use waybill_telemetry::{Carrier, ChildSpan, Incoming, Input, SpanEvent, SpanExport, SpanKind, SpanLink, SpanRecord};
 
 /// What all spans of a stage's process have in common.
 pub(crate) struct Spans {
@@ -20,46 +21,87 @@ pub(crate) struct Spans {
     pub prefix: Arc<str>,
 }
 
+/// A stage span that waits for the answer of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Open {
+    /// Its W3C `traceparent`: it is the same span when the answer has come.
+    traceparent: String,
+    start: Timestamp,
+    events: Vec<SpanEvent>,
+}
+
+impl Open {
+    pub(crate) fn leave(span: &mut SpanRecord) -> Self {
+        Open { traceparent: span.traceparent(), start: span.start, events: std::mem::take(&mut span.events) }
+    }
+}
+
+impl Carrier for Open {
+    fn header(&self, name: &str) -> Option<&str> {
+        (name == "traceparent").then_some(&self.traceparent)
+    }
+}
+
 impl Spans {
-    /// A finished stage span over `start..end` for what a stage made of `item`.
+    /// A finished stage span over `start..end` for what a stage made of `item`; over the waits of its calls, if it made any.
     pub(crate) fn finished<S: Stage>(
         &self,
-        item: &Item<S::Event>,
+        item: &Item<S>,
         (start, end): (Timestamp, Timestamp),
         details: Details,
-        status: Status,
     ) -> SpanRecord {
         let mut rng = rand::rng();
         let mut span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, S::SPAN, SpanKind::Consumer, start);
-        span.children = details
-            .children
-            .into_iter()
-            .map(|child| ChildSpan {
-                span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
-                name: Cow::Borrowed(child.name),
-                attributes: child.attributes,
-            })
-            .collect();
-        // A record that was parked has been in hand since then.
-        span.parked_since = item.parked.as_ref().map(|p| p.since);
+        let children = details.children.into_iter().map(|child| ChildSpan {
+            span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
+            name: Cow::Borrowed(child.name),
+            attributes: child.attributes,
+        });
+        span.children = children.collect();
         span.end = end;
         span.input = Some(self.input(item));
         span.attributes = details.attributes;
-        span.events = details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)).collect();
         span.links = links(item);
-        span.status = status;
-        if let Some(parked) = &item.parked {
+        span.status = details.status;
+        self.place(&mut span, item);
+        span.events.extend(details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)));
+        span
+    }
+
+    /// Its trace, its parent, and what it was before its calls.
+    fn place<S: Stage>(&self, span: &mut SpanRecord, item: &Item<S>) {
+        let parent = item.incoming.producer.as_ref().filter(|_| S::TRACE == Trace::Continued);
+        if let Some(parent) = parent {
+            span.trace_id = parent.trace_id();
+            span.parent = Some(parent.span_id());
+            span.links.retain(|link| link.span_id != parent.span_id() || link.trace_id != parent.trace_id());
+        }
+        let Some(parked) = &item.parked else { return self.export.sample(span, parent) };
+        let Some(open) = &parked.open else {
+            // A record that was parked has been in hand since then.
+            span.parked_since = Some(parked.since);
             let attributes = vec![
                 KeyValue::new("reason", parked.why.clone()),
                 KeyValue::new("attempts", i64::from(parked.attempts)),
             ];
-            span.events.insert(0, event("parked", span.begun(), attributes));
+            span.events.push(event("parked", span.begun(), attributes));
+            return self.export.sample(span, parent);
+        };
+        let Some(before) = Incoming::read(open, &[]).producer else { return self.export.sample(span, parent) };
+        span.trace_id = before.trace_id();
+        span.trace_flags = before.trace_flags();
+        if parked.lapsed {
+            // The span of the process that died is lost with it.
+            let (trace_id, span_id, flags) = (before.trace_id(), before.span_id(), before.trace_flags());
+            span.links.push(SpanLink::new(trace_id, span_id, flags, "retry_of", Cow::Borrowed(S::NAME)));
+        } else {
+            span.span_id = before.span_id();
+            span.start = open.start;
+            span.events.clone_from(&open.events);
         }
-        self.export.sample(&mut span, None);
-        span
     }
 
-    fn input<E: Event>(&self, item: &Item<E>) -> Input {
+    fn input<S: Stage>(&self, item: &Item<S>) -> Input {
         let Record { topic, partition, offset, .. } = &item.record;
         // A key or id that was not accepted is data from who knows where: it stays out of telemetry.
         let message = item.work.as_ref().ok().map(|work| (work.event.key().to_owned(), work.id.clone()));
@@ -68,12 +110,29 @@ impl Spans {
     }
 }
 
+/// The spans of the parts of `main`, each with whether it publishes.
+pub(crate) fn parts<S: Stage>(main: &SpanContext, parts: Vec<Part>) -> Vec<(SpanRecord, bool)> {
+    let mut rng = rand::rng();
+    let mut spans: Vec<(SpanRecord, bool)> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let within = part.within.and_then(|i| spans.get(i)).map_or_else(|| main.clone(), |(span, _)| span.context());
+        let span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, part.name, part.kind, part.interval.0);
+        let mut span = span.under(&within);
+        span.end = part.interval.1;
+        span.attributes = part.attributes;
+        span.events = part.events;
+        span.status = part.status;
+        spans.push((span, part.publishes));
+    }
+    spans
+}
+
 fn event(name: &'static str, time: Timestamp, attributes: Vec<KeyValue>) -> SpanEvent {
     SpanEvent { name: Cow::Borrowed(name), time, attributes }
 }
 
 /// Links to every stamp on the waybill, and to the producing span where that is another span.
-fn links<E: Event>(item: &Item<E>) -> Vec<SpanLink> {
+fn links<S: Stage>(item: &Item<S>) -> Vec<SpanLink> {
     let mut links: Vec<SpanLink> = match &item.work {
         Ok(accepted) => accepted.event.waybill().links().collect(),
         Err(_) => Vec::new(),

@@ -1,10 +1,11 @@
 //! What a stage is: one pure decision, and the closed set of what it may say.
 
+use jiff::Timestamp;
 use opentelemetry::KeyValue;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use waybill_store::{StoreError, Table, Tx};
-use waybill_telemetry::Waybill;
+use waybill_telemetry::{SpanEvent, SpanKind, Status, Waybill};
 
 /// An event on a topic of its own.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -27,6 +28,44 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     /// # Errors
     /// What is wrong, in words for whoever reads the dead letter.
     fn check(&self) -> Result<(), String>;
+}
+
+/// What a stage reads: the event of one topic, or of one of several that share their business key.
+pub trait Input: Sized + Send + 'static {
+    /// The topics, each with the schema of its events.
+    const TOPICS: &'static [(&'static str, &'static str)];
+
+    /// Reads an event of `schema`, which is one of [`Input::TOPICS`].
+    ///
+    /// # Errors
+    /// The payload is not such an event.
+    fn read(schema: &str, payload: &[u8]) -> serde_json::Result<Self>;
+    /// See [`Event::key`].
+    fn key(&self) -> &str;
+    /// See [`Event::waybill`].
+    fn waybill(&self) -> &Waybill;
+    /// See [`Event::check`].
+    ///
+    /// # Errors
+    /// What is wrong, in words for whoever reads the dead letter.
+    fn check(&self) -> Result<(), String>;
+}
+
+impl<E: Event> Input for E {
+    const TOPICS: &'static [(&'static str, &'static str)] = &[(E::TOPIC, E::SCHEMA)];
+
+    fn read(_: &str, payload: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(payload)
+    }
+    fn key(&self) -> &str {
+        Event::key(self)
+    }
+    fn waybill(&self) -> &Waybill {
+        Event::waybill(self)
+    }
+    fn check(&self) -> Result<(), String> {
+        Event::check(self)
+    }
 }
 
 /// An event that a stage publishes, whatever its type.
@@ -89,6 +128,31 @@ pub struct Details {
     pub events: Vec<(&'static str, Vec<KeyValue>)>,
     /// Children, which share the interval of the decision.
     pub children: Vec<Child>,
+    /// Parts with a time of their own.
+    pub parts: Vec<Part>,
+    /// How it went.
+    pub status: Status,
+}
+
+/// A part of the work that has a span of its own, within the stage span or within an earlier part.
+#[derive(Debug)]
+pub struct Part {
+    /// Span name.
+    pub name: &'static str,
+    /// Span kind.
+    pub kind: SpanKind,
+    /// Index of the part it belongs to; none is the stage span itself.
+    pub within: Option<usize>,
+    /// When it began and ended, UTC.
+    pub interval: (Timestamp, Timestamp),
+    /// Its attributes.
+    pub attributes: Vec<KeyValue>,
+    /// Its events, with their times.
+    pub events: Vec<SpanEvent>,
+    /// How it went.
+    pub status: Status,
+    /// Whether the events of the decision come from it: their `traceparent` names it, and the waybill gets its stamp.
+    pub publishes: bool,
 }
 
 /// A new decision: what to keep, what to publish, what to tell.
@@ -101,12 +165,39 @@ pub struct Decision<S> {
     pub span: Details,
 }
 
-/// All that a stage can say to an event.
-pub enum Outcome<S> {
+/// Something to be done outside: a charge, a mail. Kept before it is made, and made again after a crash, so it carries
+/// what makes it happen once, an idempotency key for example.
+pub trait Call: Serialize + DeserializeOwned + Clone + Send + 'static {
+    /// What it is made with: clients, settings.
+    type Means: Clone + Send + Sync + 'static;
+    /// What came of it. Not to know is an answer too.
+    type Answer: Send + 'static;
+
+    /// Makes it. Bounded in time by itself.
+    fn make(self, means: Self::Means) -> impl Future<Output = Self::Answer> + Send;
+}
+
+/// A stage that makes no calls.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum NoCall {}
+
+impl Call for NoCall {
+    type Means = ();
+    type Answer = NoCall;
+
+    async fn make(self, (): ()) -> NoCall {
+        self
+    }
+}
+
+/// All that a stage can say to an event, or to the answer of a call.
+pub enum Outcome<S, C = NoCall> {
     /// A new decision.
     Emit(Decision<S>),
     /// The key has been answered before: that answer is published again, byte for byte.
     Repeat,
+    /// A new state and nothing to say: no event, no span.
+    Keep(S),
     /// Nothing to do, and why.
     Ignore(&'static str),
     /// Not acceptable: to the dead letters.
@@ -118,20 +209,42 @@ pub enum Outcome<S> {
         /// What it waits for.
         why: String,
     },
+    /// Something has to be done outside first. The state is kept, then the call is made, then [`Stage::settle`] says what
+    /// its answer comes to. The record waits as a parked one does.
+    Call {
+        /// The key's state from now on.
+        state: S,
+        /// What to do.
+        call: C,
+        /// How long to wait before it.
+        wait: Duration,
+        /// For the stage span, which stays open.
+        span: Details,
+    },
 }
 
-/// Rows that the keys of a batch share (bins, serial numbers): locked on loading, written on saving,
-/// in the batch's own transaction.
-pub trait Shared<E>: Sized {
-    /// Locks and reads what these events may need, in one statement.
-    fn load(tx: &mut Tx<'_>, events: &[&E]) -> impl Future<Output = Result<Self, StoreError>>;
-    /// Writes what the decisions changed, in one statement.
+/// One thing to decide: an event, what is known of its key, and the answer of the call it waited for.
+pub struct Work<'a, S: Stage> {
+    /// The event.
+    pub event: &'a S::Event,
+    /// The key's state.
+    pub state: Option<&'a S::State>,
+    /// The answer.
+    pub answer: Option<&'a <S::Call as Call>::Answer>,
+}
+
+/// Rows that the keys of a batch share (bins, serial numbers, stock): locked on loading, written on saving, in the batch's
+/// own transaction.
+pub trait Shared<S: Stage>: Sized {
+    /// Locks and reads what this work may need, in a statement or a few, whatever the size of the batch.
+    fn load(tx: &mut Tx<'_>, work: &[Work<'_, S>]) -> impl Future<Output = Result<Self, StoreError>>;
+    /// Writes what the decisions changed, in one statement a table.
     fn save(self, tx: &mut Tx<'_>) -> impl Future<Output = Result<(), StoreError>>;
 }
 
 /// A stage that shares nothing between keys.
-impl<E> Shared<E> for () {
-    async fn load(_: &mut Tx<'_>, _: &[&E]) -> Result<Self, StoreError> {
+impl<S: Stage> Shared<S> for () {
+    async fn load(_: &mut Tx<'_>, _: &[Work<'_, S>]) -> Result<Self, StoreError> {
         Ok(())
     }
     async fn save(self, _: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -139,25 +252,38 @@ impl<E> Shared<E> for () {
     }
 }
 
+/// Whose trace a stage span belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// One of its own, linked to the spans that led here: across a wait there is no parent.
+    Linked,
+    /// That of the span that produced the record: the same request.
+    Continued,
+}
+
 /// A stage: a name, its input, its policy, its decision.
-pub trait Stage: Send + 'static {
+pub trait Stage: Send + Sized + 'static {
     /// A verb: `pick`. The group is `waybill.<name>`, the dead letters `dead.<name>`.
     const NAME: &'static str;
     /// The flow it belongs to: scope of its spans, `waybill.<flow>`, and prefix of its metrics.
     const FLOW: &'static str;
     /// Name of its span.
     const SPAN: &'static str;
+    /// Whose trace its span belongs to.
+    const TRACE: Trace = Trace::Linked;
     /// Where its decisions are kept.
     const TABLE: Table;
     /// Longest time a record may be parked, from the first try, before it becomes a dead letter.
     const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// What it reads.
-    type Event: Event;
+    type Event: Input;
     /// What it keeps per key.
     type State: Serialize + DeserializeOwned + Send;
     /// What its keys share.
-    type Shared: Shared<Self::Event>;
+    type Shared: Shared<Self>;
+    /// What it has done outside.
+    type Call: Call;
 
     /// Decides. Pure: same state, shared rows, event and time (`ce_time`), same outcome.
     fn decide(
@@ -165,6 +291,19 @@ pub trait Stage: Send + 'static {
         shared: &mut Self::Shared,
         state: Option<&Self::State>,
         event: &Self::Event,
-        time: jiff::Timestamp,
-    ) -> Outcome<Self::State>;
+        time: Timestamp,
+    ) -> Outcome<Self::State, Self::Call>;
+
+    /// Decides what the answer of a call comes to; `time` is when it came. As pure as [`Stage::decide`]. The call may have
+    /// been made before, by a process that died: an answer that the state does not wait for is one that was settled.
+    fn settle(
+        &self,
+        _: &mut Self::Shared,
+        _: Option<&Self::State>,
+        _: &Self::Event,
+        _: &<Self::Call as Call>::Answer,
+        _: Timestamp,
+    ) -> Outcome<Self::State, Self::Call> {
+        Outcome::Reject(Refusal::new("bug", "this stage makes no calls"))
+    }
 }

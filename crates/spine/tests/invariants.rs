@@ -4,8 +4,9 @@
 
 mod tally;
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-use tally::{Do, World};
+use tally::{Do, World, sum};
 use waybill_harness::eventually;
 use waybill_telemetry::{Carrier as _, SpanRecord};
 
@@ -52,7 +53,7 @@ async fn an_effect_happens_once_and_a_repeat_repeats_the_last_answer() {
     world.until_answered(3).await;
     let answers = world.answers();
     assert!(answers.iter().all(|a| a.content == answers[0].content));
-    assert_eq!(world.kept("a").await.as_deref(), Some(r#"{"sum": 1}"#));
+    assert_eq!(world.kept("a").await.as_deref(), Some(r#"{"sum": 1,"asked": null,"told": null}"#));
     running.stop();
 }
 
@@ -80,7 +81,7 @@ async fn events_of_a_key_are_handled_in_order_even_when_one_is_parked() {
     assert_eq!(world.answers().len(), 1, "the partition went on, the key waits");
     world.release();
     world.until_answered(4).await;
-    let sums: Vec<i64> = world.answers().iter().filter(|a| a.content.key() == Some(b"a")).map(tally::sum).collect();
+    let sums: Vec<i64> = world.answers().iter().filter(|a| a.content.key() == Some(b"a")).map(sum).collect();
     assert_eq!(sums, [1, 3, 6], "1, then 2, then 3");
     world.until_nothing_is_parked().await;
     running.stop();
@@ -209,4 +210,74 @@ async fn a_stage_span_links_to_every_earlier_stage_and_travels_with_its_event() 
     assert_eq!(event.waybill.stamps().last(), Some(&span.stamp()), "the waybill ends with this span");
     assert_eq!(event.waybill.stamps().len(), 3);
     running.stop();
+}
+
+#[tokio::test]
+async fn a_call_is_made_outside_and_settled_once() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send("a", 3, Do::Ask);
+    world.until_answered(1).await;
+    world.until_nothing_is_parked().await;
+    world.send("a", 3, Do::Ask);
+    world.until_answered(2).await;
+    running.stop();
+    let sums: Vec<i64> = world.answers().iter().map(sum).collect();
+    assert_eq!(sums, [6, 6], "a repeat repeats the answer");
+    assert_eq!(*world.oracle.asked.lock().unwrap(), [3], "and asks nobody");
+}
+
+#[tokio::test]
+async fn later_events_of_a_key_wait_for_its_call_and_others_go_on() {
+    let world = World::new().await;
+    world.oracle.silent.store(true, SeqCst);
+    let running = world.start();
+    world.send("a", 3, Do::Ask);
+    world.until_asked(1).await;
+    world.send("a", 1, Do::Add);
+    world.send("b", 5, Do::Add);
+    world.until_answered(1).await;
+    world.until_committed(3).await;
+    assert_eq!(world.answers().iter().map(sum).collect::<Vec<_>>(), [5]);
+    world.oracle.silent.store(false, SeqCst);
+    world.until_answered(3).await;
+    world.until_nothing_is_parked().await;
+    running.stop();
+    assert_eq!(world.answers().iter().map(sum).collect::<Vec<_>>(), [5, 6, 7]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_settled_is_made_again_and_settled_once() {
+    let world = World::new().await;
+    world.oracle.silent.store(true, SeqCst);
+    let first = world.start();
+    world.send("a", 3, Do::Ask);
+    world.until_asked(1).await;
+    world.lapse().await;
+    let second = world.start();
+    world.until_asked(2).await;
+    world.oracle.silent.store(false, SeqCst);
+    world.until_answered(1).await;
+    world.until_nothing_is_parked().await;
+    first.stop();
+    second.stop();
+    assert!(world.answers().iter().all(|answer| sum(answer) == 6), "added once, however often it was answered");
+    assert_eq!(world.kept("a").await.unwrap(), "{\"sum\": 6,\"asked\": null,\"told\": 3}");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_kept_but_not_published_is_published_and_not_asked_for_again() {
+    let world = World::new().await;
+    let deaf = world.start_with_sink(false);
+    world.send("a", 3, Do::Ask);
+    let kept = "{\"sum\": 6,\"asked\": null,\"told\": 3}";
+    world.until_kept("a", kept).await;
+    deaf.stop();
+    world.lapse().await;
+    let running = world.start();
+    world.until_answered(1).await;
+    world.until_nothing_is_parked().await;
+    running.stop();
+    assert_eq!(world.answers().iter().map(sum).collect::<Vec<_>>(), [6]);
+    assert_eq!(*world.oracle.asked.lock().unwrap(), [3]);
 }

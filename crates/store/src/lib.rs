@@ -53,6 +53,23 @@ pub struct Park {
     pub why: String,
     /// How long, by the database's clock.
     pub wait: Duration,
+    /// How long it is leased to whoever parks it; zero is not at all.
+    pub lease: Duration,
+}
+
+/// What a parked record becomes.
+#[derive(Clone, Debug)]
+pub struct Repark {
+    /// Row id.
+    pub id: i64,
+    /// The record, encoded anew.
+    pub record: Vec<u8>,
+    /// Why it waits.
+    pub why: String,
+    /// How long, by the database's clock.
+    pub wait: Duration,
+    /// How long it is leased to the caller; zero is not at all.
+    pub lease: Duration,
 }
 
 /// A parked record whose time has come, leased to the caller.
@@ -70,6 +87,8 @@ pub struct Parked {
     pub why: String,
     /// When it was parked first.
     pub parked_at: SystemTime,
+    /// Whether a lease on it ran out before: whoever held it has died, or nearly.
+    pub lapsed: bool,
 }
 
 /// The table in which a stage keeps its decisions: a name fixed at compile time.
@@ -230,12 +249,13 @@ impl Tx<'_> {
     }
 
     /// Parks records behind those of their keys that are parked already; one that is parked stays as it is.
+    /// Yields id and origin of those that are new.
     ///
     /// # Errors
     /// The database is away, or refuses the data.
-    pub async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
+    pub async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<Vec<(i64, String)>, StoreError> {
         if rows.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         match self {
             Tx::Postgres(tx) => tx.park(stage, rows).await,
@@ -252,6 +272,21 @@ impl Tx<'_> {
             Tx::Postgres(tx) => tx.park_again(stage, id, why, wait).await,
             Tx::Sqlite(tx) => tx.park_again(stage, id, why, wait).await,
         }
+    }
+
+    /// Writes parked records anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if one of them is no longer parked; otherwise the database is away, or refuses the data.
+    pub async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let written = match self {
+            Tx::Postgres(tx) => tx.repark(stage, rows).await?,
+            Tx::Sqlite(tx) => tx.repark(stage, rows).await?,
+        };
+        if written == rows.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
     }
 
     /// The connection, for a stage's own statements in this transaction.

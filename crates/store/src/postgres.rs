@@ -1,6 +1,6 @@
 //! Postgres: any number of processes, `UNNEST` batches, the database's clock.
 
-use crate::{Decided, Known, Park, Parked, StoreError, Table};
+use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
 use sqlx::postgres::{PgArguments, PgConnectOptions, types::PgInterval};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection as _, PgConnection, Row};
 use std::str::FromStr;
@@ -114,14 +114,16 @@ impl PgTx<'_> {
         Ok(done.rows_affected())
     }
 
-    pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
-        sqlx::query(
-            "insert into parked (stage, key, origin, record, why, attempts, due_at)
-             select $1, key, origin, record, why, 1, now() + wait
-             from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::interval[]) with ordinality
-                 as r (key, origin, record, why, wait, nr)
+    pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<Vec<(i64, String)>, StoreError> {
+        let new = sqlx::query_as(
+            "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until)
+             select $1, key, origin, record, why, 1, now() + wait,
+                 case when lease > interval '0' then now() + lease else '-infinity' end
+             from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::interval[], $7::interval[])
+                 with ordinality as r (key, origin, record, why, wait, lease, nr)
              order by nr
-             on conflict (stage, origin) do nothing",
+             on conflict (stage, origin) do nothing
+             returning id, origin",
         )
         .bind(stage)
         .bind(rows.iter().map(|r| r.key.as_str()).collect::<Vec<_>>())
@@ -129,9 +131,29 @@ impl PgTx<'_> {
         .bind(rows.iter().map(|r| r.record.as_slice()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.why.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| interval(r.wait)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| interval(r.lease)).collect::<Vec<_>>())
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(new)
+    }
+
+    pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "update parked p set record = r.record, why = r.why, due_at = now() + r.wait,
+                 leased_until = case when r.lease > interval '0' then now() + r.lease else '-infinity' end
+             from unnest($2::int8[], $3::bytea[], $4::text[], $5::interval[], $6::interval[])
+                 as r (id, record, why, wait, lease)
+             where p.stage = $1 and p.id = r.id",
+        )
+        .bind(stage)
+        .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.record.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.why.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| interval(r.wait)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| interval(r.lease)).collect::<Vec<_>>())
         .execute(&mut self.connection)
         .await?;
-        Ok(())
+        Ok(done.rows_affected())
     }
 
     pub(crate) async fn park_again(
@@ -163,8 +185,10 @@ impl PgTx<'_> {
                  order by p.due_at limit $2
                  for update skip locked)
              update parked set leased_until = now() + $3
-             where stage = $1 and key in (select key from head)
-             returning id, key, record, attempts, why, (extract(epoch from parked_at) * 1000000)::int8",
+             from (select id, leased_until > '-infinity' from parked where stage = $1 and key in (select key from head))
+                 as old (id, lapsed)
+             where stage = $1 and parked.id = old.id
+             returning parked.id, key, record, attempts, why, (extract(epoch from parked_at) * 1000000)::int8, lapsed",
         )
         .bind(stage)
         .bind(keys)
@@ -181,6 +205,7 @@ impl PgTx<'_> {
                     attempts: row.try_get(3)?,
                     why: row.try_get(4)?,
                     parked_at: UNIX_EPOCH + since,
+                    lapsed: row.try_get(6)?,
                 })
             })
             .collect()

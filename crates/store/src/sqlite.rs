@@ -1,6 +1,6 @@
 //! SQLite: one process, one writer, write-ahead log. A second process is refused by the file lock.
 
-use crate::{Decided, Known, Park, Parked, StoreError, Table};
+use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, QueryBuilder, Row, SqliteConnection};
 use std::str::FromStr;
@@ -121,10 +121,12 @@ impl SqliteTx {
         Ok(written)
     }
 
-    pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<(), StoreError> {
+    pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<Vec<(i64, String)>, StoreError> {
+        let mut new = Vec::with_capacity(rows.len());
         for rows in rows.chunks(CHUNK) {
-            let mut query =
-                QueryBuilder::new("insert into parked (stage, key, origin, record, why, attempts, due_at) ");
+            let mut query = QueryBuilder::new(
+                "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until) ",
+            );
             query.push_values(rows, |mut row, r| {
                 row.push_bind(stage)
                     .push_bind(&r.key)
@@ -133,11 +135,33 @@ impl SqliteTx {
                     .push_bind(&r.why)
                     .push("1");
                 row.push("unixepoch('subsec') + ").push_bind_unseparated(r.wait.as_secs_f64());
+                if r.lease.is_zero() {
+                    row.push("0");
+                } else {
+                    row.push("unixepoch('subsec') + ").push_bind_unseparated(r.lease.as_secs_f64());
+                }
             });
-            query.push(" on conflict (stage, origin) do nothing");
-            query.build().execute(self.connection()).await?;
+            query.push(" on conflict (stage, origin) do nothing returning id, origin");
+            new.extend(query.build_query_as::<(i64, String)>().fetch_all(self.connection()).await?);
         }
-        Ok(())
+        Ok(new)
+    }
+
+    pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
+        let mut written = 0;
+        for row in rows {
+            let mut query = QueryBuilder::new("update parked set record = ");
+            query.push_bind(&row.record).push(", why = ").push_bind(&row.why);
+            query.push(", due_at = unixepoch('subsec') + ").push_bind(row.wait.as_secs_f64());
+            if row.lease.is_zero() {
+                query.push(", leased_until = 0");
+            } else {
+                query.push(", leased_until = unixepoch('subsec') + ").push_bind(row.lease.as_secs_f64());
+            }
+            query.push(" where stage = ").push_bind(stage).push(" and id = ").push_bind(row.id);
+            written += query.build().execute(self.connection()).await?.rows_affected();
+        }
+        Ok(written)
     }
 
     pub(crate) async fn park_again(
@@ -162,19 +186,26 @@ impl SqliteTx {
 
     pub(crate) async fn due(&mut self, stage: &str, keys: i64, lease: Duration) -> Result<Vec<Parked>, StoreError> {
         let rows = sqlx::query(
-            "update parked set leased_until = unixepoch('subsec') + ?3
+            "select id, key, record, attempts, why, parked_at, leased_until > 0 from parked
              where stage = ?1 and key in (
                  select p.key from parked p
                  where p.stage = ?1 and p.due_at <= unixepoch('subsec') and p.leased_until <= unixepoch('subsec')
                    and not exists (select 1 from parked e where e.stage = ?1 and e.key = p.key and e.id < p.id)
-                 order by p.due_at limit ?2)
-             returning id, key, record, attempts, why, parked_at",
+                 order by p.due_at limit ?2)",
         )
         .bind(stage)
         .bind(keys)
-        .bind(lease.as_secs_f64())
         .fetch_all(self.connection())
         .await?;
+        // One writer: nothing changes between the two statements.
+        for row in &rows {
+            sqlx::query("update parked set leased_until = unixepoch('subsec') + ?1 where stage = ?2 and id = ?3")
+                .bind(lease.as_secs_f64())
+                .bind(stage)
+                .bind(row.try_get::<i64, _>(0)?)
+                .execute(self.connection())
+                .await?;
+        }
         rows.iter()
             .map(|row| {
                 Ok(Parked {
@@ -184,6 +215,7 @@ impl SqliteTx {
                     attempts: row.try_get(3)?,
                     why: row.try_get(4)?,
                     parked_at: UNIX_EPOCH + Duration::from_secs_f64(row.try_get::<f64, _>(5)?.max(0.0)),
+                    lapsed: row.try_get(6)?,
                 })
             })
             .collect()

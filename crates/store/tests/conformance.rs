@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 use std::time::Duration;
-use waybill_harness::{Database, postgres};
-use waybill_store::{Connection, Decided, Park, Store, StoreError, Table};
+use waybill_harness::{Database, eventually, postgres};
+use waybill_store::{Connection, Decided, Park, Repark, Store, StoreError, Table};
 
 const TABLE: Table = Table("picks");
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -59,6 +59,8 @@ on_both! {
     parked_records_come_back_in_order_when_they_are_due => parking;
     a_record_delivered_again_is_parked_once => parked_once;
     a_lease_keeps_others_away_until_it_runs_out => leases;
+    a_record_parked_with_a_lease_is_found_when_that_lapses => lapsed;
+    a_parked_record_is_written_anew => reparked;
     old_decisions_are_deleted_and_young_ones_stay => pruning;
     a_batch_of_thousands_is_saved_and_known => large;
     refused_data_is_told_from_a_database_that_is_away => refused;
@@ -131,7 +133,37 @@ async fn cancelled(mut store: Store) {
 }
 
 fn park(key: &str, record: &str, wait: Duration) -> Park {
-    Park { key: key.into(), origin: format!("t/0/{record}"), record: record.into(), why: "because".into(), wait }
+    let (why, lease) = ("because".into(), Duration::ZERO);
+    Park { key: key.into(), origin: format!("t/0/{record}"), record: record.into(), why, wait, lease }
+}
+
+async fn lapsed(mut store: Store) {
+    let held = Park { lease: HOUR, ..park("a", "a1", Duration::ZERO) };
+    let brief = Park { lease: Duration::from_millis(1), ..park("b", "b1", Duration::ZERO) };
+    let mut tx = store.begin().await.unwrap();
+    let new = tx.park("pick", &[held.clone(), brief]).await.unwrap();
+    assert_eq!(tx.park("pick", &[held]).await.unwrap(), [], "it is parked already");
+    tx.commit().await.unwrap();
+    assert_eq!(new.iter().map(|(_, origin)| origin.as_str()).collect::<Vec<_>>(), ["t/0/a1", "t/0/b1"]);
+    let found = eventually("the lease has run out", Duration::from_secs(30), async || {
+        let due = store.due("pick", 10, HOUR).await.unwrap();
+        if due.is_empty() { Err("nothing is due".to_owned()) } else { Ok(due) }
+    })
+    .await;
+    assert_eq!(found.iter().map(|p| (p.id, p.key.as_str(), p.lapsed)).collect::<Vec<_>>(), [(new[1].0, "b", true)]);
+}
+
+async fn reparked(mut store: Store) {
+    let mut tx = store.begin().await.unwrap();
+    let new = tx.park("pick", &[park("a", "a1", HOUR)]).await.unwrap();
+    let again =
+        Repark { id: new[0].0, record: b"a2".into(), why: "else".into(), wait: Duration::ZERO, lease: Duration::ZERO };
+    tx.repark("pick", std::slice::from_ref(&again)).await.unwrap();
+    let gone = Repark { id: 99, ..again };
+    assert!(matches!(tx.repark("pick", &[gone]).await, Err(StoreError::Conflict)));
+    tx.commit().await.unwrap();
+    let due = store.due("pick", 10, HOUR).await.unwrap();
+    assert_eq!((due[0].record.as_slice(), due[0].why.as_str(), due[0].lapsed), (&b"a2"[..], "else", false));
 }
 
 async fn parked_once(mut store: Store) {

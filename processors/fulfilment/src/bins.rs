@@ -3,11 +3,11 @@
 //! A batch locks the bins of its products in key order, so two processes never wait for each other in a circle, and
 //! writes what it took in one statement, in the transaction that keeps the picks.
 
+use crate::Pick;
 use sqlx::QueryBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use waybill_events::OrderPlaced;
-use waybill_spine::Shared;
+use waybill_spine::{Shared, Work};
 use waybill_store::{Connection, Store, StoreError, Tx};
 
 /// One bin's stock of one product.
@@ -97,10 +97,10 @@ impl Bins {
     }
 }
 
-impl Shared<OrderPlaced> for Bins {
-    async fn load(tx: &mut Tx<'_>, orders: &[&OrderPlaced]) -> Result<Self, StoreError> {
+impl Shared<Pick> for Bins {
+    async fn load(tx: &mut Tx<'_>, work: &[Work<'_, Pick>]) -> Result<Self, StoreError> {
         let products: BTreeSet<&str> =
-            orders.iter().flat_map(|o| &o.lines).map(|line| line.product_id.as_str()).collect();
+            work.iter().flat_map(|w| &w.event.lines).map(|line| line.product_id.as_str()).collect();
         let products: Vec<&str> = products.into_iter().collect();
         let rows: Vec<Columns> = match tx.connection() {
             Connection::Postgres(connection) => {

@@ -7,7 +7,7 @@ use crate::boxes::{self, Goods};
 use opentelemetry::KeyValue;
 use serde::{Deserialize, Serialize};
 use waybill_events::{OrderPacked, OrderPicked, Parcel, ParcelItem};
-use waybill_spine::{Decision, Details, Outcome, Stage};
+use waybill_spine::{Decision, Details, NoCall, Outcome, Stage};
 use waybill_store::Table;
 use waybill_telemetry::Waybill;
 
@@ -33,6 +33,7 @@ impl Stage for Pack {
     type Event = OrderPicked;
     type State = Packed;
     type Shared = ();
+    type Call = NoCall;
 
     fn decide(&self, (): &mut (), state: Option<&Packed>, order: &OrderPicked, _: jiff::Timestamp) -> Outcome<Packed> {
         if state.is_some() {
@@ -93,7 +94,7 @@ fn span(order: &OrderPicked, parcels: &[Parcel], packed: Packed, slip: &str) -> 
             ("packing_slip", vec![KeyValue::new("slip", slip.to_owned()), KeyValue::new("units", units)]),
             ("sealed", vec![KeyValue::new("parcels", i64::from(packed.parcels))]),
         ],
-        children: vec![],
+        ..Details::default()
     }
 }
 

@@ -9,7 +9,7 @@ use opentelemetry::KeyValue;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use waybill_events::{BinTake, Line, OrderPicked, OrderPlaced, OrderShort, PickedLine, ShortLine};
-use waybill_spine::{Child, Decision, Details, Emit, Outcome, Refusal, Stage};
+use waybill_spine::{Child, Decision, Details, Emit, NoCall, Outcome, Refusal, Stage};
 use waybill_store::Table;
 use waybill_telemetry::Waybill;
 
@@ -35,6 +35,7 @@ impl Stage for Pick {
     type Event = OrderPlaced;
     type State = Picked;
     type Shared = Bins;
+    type Call = NoCall;
 
     fn decide(
         &self,
@@ -130,8 +131,8 @@ fn span(order: &OrderPlaced, picked: &[(&Line, u32)], takes: &[Vec<Take>]) -> De
     });
     Details {
         attributes: vec![KeyValue::new("order.id", order.order_id.clone()), KeyValue::new("warehouse.zone", zones)],
-        events: vec![],
         children: children.collect(),
+        ..Details::default()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Serial numbers for tracking numbers: each is given out once, over all processes. Owned by ship.
 
+use crate::Ship;
 use std::collections::VecDeque;
-use waybill_events::OrderPacked;
-use waybill_spine::Shared;
+use waybill_spine::{Shared, Work};
 use waybill_store::{Connection, StoreError, Tx};
 
 /// The serial numbers drawn for a batch; what it does not use is never used.
@@ -16,9 +16,9 @@ impl Serials {
     }
 }
 
-impl Shared<OrderPacked> for Serials {
-    async fn load(tx: &mut Tx<'_>, orders: &[&OrderPacked]) -> Result<Self, StoreError> {
-        let parcels = i64::try_from(orders.iter().map(|o| o.parcels.len()).sum::<usize>()).unwrap_or(i64::MAX);
+impl Shared<Ship> for Serials {
+    async fn load(tx: &mut Tx<'_>, work: &[Work<'_, Ship>]) -> Result<Self, StoreError> {
+        let parcels = i64::try_from(work.iter().map(|w| w.event.parcels.len()).sum::<usize>()).unwrap_or(i64::MAX);
         match tx.connection() {
             Connection::Postgres(connection) => {
                 // A sequence is never rolled back, so nobody waits for another's transaction.

@@ -8,7 +8,7 @@ use crate::serials::Serials;
 use opentelemetry::KeyValue;
 use serde::{Deserialize, Serialize};
 use waybill_events::{Cost, OrderPacked, OrderShipped, ShippedParcel};
-use waybill_spine::{Decision, Details, Outcome, Refusal, Stage};
+use waybill_spine::{Decision, Details, NoCall, Outcome, Refusal, Stage};
 use waybill_store::Table;
 use waybill_telemetry::Waybill;
 
@@ -37,6 +37,7 @@ impl Stage for Ship {
     type Event = OrderPacked;
     type State = Shipped;
     type Shared = Serials;
+    type Call = NoCall;
 
     fn decide(
         &self,
@@ -105,7 +106,7 @@ fn span(event: &OrderShipped, shipped: &Shipped) -> Details {
             ("label", vec![KeyValue::new("labels", parcels)]),
             ("handed_over", vec![KeyValue::new("parcels", parcels)]),
         ],
-        children: vec![],
+        ..Details::default()
     }
 }
 

@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use waybill_harness::eventually;
 use waybill_spine::memory::MemoryBroker;
 use waybill_spine::{
-    Clock, Content, Decision, Details, Event, Health, Message, Outcome, Policy, Record, Refusal, Runner, Shutdown,
-    Sink, Stage, system_clock,
+    Call, Caller, Clock, Content, Decision, Details, Emit, Event, Health, Message, Outcome, Policy, Record, Refusal,
+    Runner, Shutdown, Sink, Stage, system_clock,
 };
 use waybill_store::{Connection, Store, Table};
 use waybill_telemetry::{Carrier, Telemetry, TelemetryConfig, Waybill};
@@ -32,6 +33,8 @@ pub enum Do {
     AnswerTooLarge,
     ParkUntilReleased,
     ParkForEver,
+    /// Ask the oracle what to add.
+    Ask,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,6 +79,32 @@ event!(Counted, "sums");
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Sum {
     sum: i64,
+    /// The number the oracle is asked about, and the last one it was.
+    asked: Option<i64>,
+    told: Option<i64>,
+}
+
+/// Somebody outside, who says twice the number when let.
+#[derive(Clone, Default)]
+pub struct Oracle {
+    pub asked: Arc<Mutex<Vec<i64>>>,
+    pub silent: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Question(i64);
+
+impl Call for Question {
+    type Means = Oracle;
+    type Answer = i64;
+
+    async fn make(self, oracle: Oracle) -> i64 {
+        oracle.asked.lock().unwrap().push(self.0);
+        while oracle.silent.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        2 * self.0
+    }
 }
 
 pub struct Tally(Arc<AtomicBool>);
@@ -89,10 +118,12 @@ impl Stage for Tally {
     type Event = Number;
     type State = Sum;
     type Shared = ();
+    type Call = Question;
 
-    fn decide(&self, (): &mut (), state: Option<&Sum>, event: &Number, _: jiff::Timestamp) -> Outcome<Sum> {
+    fn decide(&self, (): &mut (), state: Option<&Sum>, event: &Number, _: jiff::Timestamp) -> Outcome<Sum, Question> {
         let wait = Duration::from_millis(50);
         let filler = if event.what == Do::AnswerTooLarge { "x".repeat(600 << 10) } else { String::new() };
+        let (sum, told) = state.map_or((0, None), |s| (s.sum, s.told));
         match event.what {
             Do::Emit if state.is_some() => Outcome::Repeat,
             Do::ParkUntilReleased if !self.0.load(SeqCst) => Outcome::Park { wait, why: "not released".into() },
@@ -100,17 +131,40 @@ impl Stage for Tally {
             Do::Ignore => Outcome::Ignore("asked to"),
             Do::Reject => Outcome::Reject(Refusal::new("not_wanted", "the stage does not want it")),
             Do::Panic => panic!("asked to"),
+            Do::Ask if told == Some(event.number) => Outcome::Repeat,
+            Do::Ask => Outcome::Call {
+                state: Sum { sum, asked: Some(event.number), told },
+                call: Question(event.number),
+                wait: Duration::ZERO,
+                span: Details { events: vec![("asked", vec![])], ..Details::default() },
+            },
             Do::Emit | Do::Add | Do::AnswerTooLarge | Do::ParkUntilReleased => {
-                let sum = state.map_or(0, |s| s.sum) + event.number;
-                let waybill = Waybill::default();
-                Outcome::Emit(Decision {
-                    state: Sum { sum },
-                    events: vec![Box::new(Counted { key: event.key.clone(), sum, filler, waybill })],
-                    span: Details::default(),
-                })
+                emit(event, Sum { sum: sum + event.number, asked: None, told }, filler)
             }
         }
     }
+
+    fn settle(
+        &self,
+        (): &mut (),
+        state: Option<&Sum>,
+        event: &Number,
+        answer: &i64,
+        _: jiff::Timestamp,
+    ) -> Outcome<Sum, Question> {
+        match state {
+            Some(Sum { sum, asked, .. }) if *asked == Some(event.number) => {
+                emit(event, Sum { sum: sum + answer, asked: None, told: *asked }, String::new())
+            }
+            _ => Outcome::Repeat,
+        }
+    }
+}
+
+fn emit(event: &Number, state: Sum, filler: String) -> Outcome<Sum, Question> {
+    let (key, sum, waybill) = (event.key.clone(), state.sum, Waybill::default());
+    let events: Vec<Box<dyn Emit>> = vec![Box::new(Counted { key, sum, filler, waybill })];
+    Outcome::Emit(Decision { state, events, span: Details::default() })
 }
 
 /// The value of a text header.
@@ -180,6 +234,7 @@ pub struct World {
     pub broker: MemoryBroker,
     store: Store,
     released: Arc<AtomicBool>,
+    pub oracle: Oracle,
     _folder: tempfile::TempDir,
 }
 
@@ -206,7 +261,7 @@ impl World {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
         let mut store = Store::open(&url).await.unwrap();
         store.migrate().await.unwrap();
-        World { broker, store, released: Arc::default(), _folder: folder }
+        World { broker, store, released: Arc::default(), oracle: Oracle::default(), _folder: folder }
     }
 
     pub fn start(&self) -> Running {
@@ -221,7 +276,9 @@ impl World {
         let nowhere = MemoryBroker::default();
         nowhere.set_away(true);
         let sink = if sink { self.broker.sink() } else { nowhere.sink() };
-        let thread = run(Tally(self.released.clone()), source, sink, self.store.another(), telemetry, &shutdown);
+        let caller = Caller { runtime: Handle::current(), means: self.oracle.clone() };
+        let stage = (Tally(self.released.clone()), caller);
+        let thread = run(stage, source, sink, self.store.another(), telemetry, &shutdown);
         Running { shutdown, thread }
     }
 
@@ -259,6 +316,32 @@ impl World {
         let known = tx.known(Table("picks"), "tally", &[key]).await.unwrap();
         tx.commit().await.unwrap();
         known.decided.into_iter().next().map(|d| d.state.replace("\":", "\": "))
+    }
+
+    pub async fn until_kept(&self, key: &str, state: &str) {
+        eventually(&format!("{key} is {state}"), LIMIT, async || match self.kept(key).await {
+            Some(kept) if kept == state => Ok(()),
+            kept => Err(format!("{kept:?}")),
+        })
+        .await;
+    }
+
+    /// As if whoever holds parked records had died some time ago.
+    pub async fn lapse(&self) {
+        let mut store = self.store.another();
+        let mut tx = store.begin().await.unwrap();
+        let Connection::Sqlite(connection) = tx.connection() else { unreachable!() };
+        sqlx::query("update parked set leased_until = 1").execute(connection).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn until_asked(&self, count: usize) {
+        let what = format!("the oracle is asked {count} times");
+        eventually(&what, LIMIT, async || match self.oracle.asked.lock().unwrap().len() {
+            asked if asked >= count => Ok(()),
+            asked => Err(format!("{asked} times")),
+        })
+        .await;
     }
 
     pub async fn until_answered(&self, count: usize) {
@@ -304,7 +387,7 @@ impl World {
 }
 
 fn run(
-    stage: Tally,
+    (stage, caller): (Tally, Caller<Question>),
     source: waybill_spine::memory::MemorySource,
     sink: waybill_spine::memory::MemorySink,
     store: Store,
@@ -315,8 +398,18 @@ fn run(
     let shutdown = shutdown.clone();
     std::thread::spawn(move || {
         let clock: Clock = system_clock;
-        let runner =
-            Runner::new(stage, "", (source, sink), store, &telemetry, pulse, shutdown, Policy::default(), clock);
+        let runner = Runner::new(
+            stage,
+            "",
+            (source, sink),
+            store,
+            &telemetry,
+            pulse,
+            shutdown,
+            Policy::default(),
+            clock,
+            caller,
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(runner.run()).unwrap();
     })
