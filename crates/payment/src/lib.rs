@@ -3,10 +3,12 @@
 //! - [`Charge`] and [`Refund`] carry an idempotency key. The provider does what it is asked once a key, so an answer
 //!   that was lost is asked for again by repeating the call, same key and same content.
 //! - An answer is closed: [`Charged`], [`Refunded`]. `Unknown` is one of them and means: money may have moved.
-//! - [`Provider`] has one adapter, [`Stripe`].
+//! - [`Provider`] has one adapter, [`Stripe`], and one server to try it against, the [`simulator`].
 //!
 //! Nothing here repeats a call, logs or reads a clock: when to repeat is the saga's decision, and an
 //! [`Attempted`] says what its span needs.
+
+pub mod simulator;
 
 mod settings;
 mod stripe;

@@ -1,12 +1,14 @@
-//! The Stripe adapter, over real sockets.
+//! The Stripe adapter, the simulator, and one against the other, over real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 mod answers;
+mod ledger;
 mod lost;
 mod requests;
 mod secrets;
 mod settings;
+mod simulator;
 mod stripe_mock;
 
 use std::time::Duration;
@@ -28,6 +30,13 @@ fn stripe_within(url: &str, timeout: Duration) -> Stripe {
         ..Settings::default()
     })
     .unwrap()
+}
+
+/// A client for what the adapter does not do.
+fn http() -> reqwest::Client {
+    // A client without a configuration of its own needs it; an error means that it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 fn charge(method: &str, key: &str) -> Charge {
