@@ -33,6 +33,8 @@ pub(crate) struct Waited<C: Call> {
     pub since: Timestamp,
     pub attempts: i32,
     pub why: String,
+    /// The number of the lease it is held by.
+    pub lease: i32,
     /// Whoever held it before has died, or nearly.
     pub lapsed: bool,
     /// The stage span that its first call left open.
@@ -77,6 +79,7 @@ impl<S: Stage> Item<S> {
             since: Timestamp::try_from(parked.parked_at).unwrap_or(Timestamp::UNIX_EPOCH),
             attempts: parked.attempts,
             why: parked.why,
+            lease: parked.lease,
             lapsed: parked.lapsed,
             open: kept.open.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
             call: kept.call.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
@@ -185,6 +188,12 @@ impl<S: Stage> Desk<S> {
             return Ok(self.all_dead(items));
         }
         let mut tx = store.begin().await?;
+        // Only who holds the last lease settles: an answer that comes too late is the next one's to get.
+        let leases = items.iter().filter(|item| item.answer().is_some()).filter_map(|item| item.parked.as_ref());
+        let leases: Vec<(i64, i32)> = leases.map(|parked| (parked.id, parked.lease)).collect();
+        let held = tx.held(S::NAME, &leases).await?;
+        let lost =
+            |item: &Item<S>| item.answer().is_some() && item.parked.as_ref().is_some_and(|p| !held.contains(&p.id));
         let mut rows = self.rows(&mut tx, accepted.iter().map(|(event, _)| event.key())).await?;
         let mut shared = {
             let work = accepted.iter().map(|&(event, item)| Work {
@@ -198,7 +207,13 @@ impl<S: Stage> Desk<S> {
         let mut batch = Batch::new(self, &mut rows);
         // A panic is a defect, but no reason to stop everyone else's orders.
         catch_unwind(AssertUnwindSafe(|| {
-            items.iter().enumerate().try_for_each(|(index, item)| batch.take(&mut shared, index, item))
+            items.iter().enumerate().try_for_each(|(index, item)| {
+                if lost(item) {
+                    batch.held(item);
+                    return Ok(());
+                }
+                batch.take(&mut shared, index, item)
+            })
         }))
         .unwrap_or_else(|_| Err(bug("the stage panicked", "see its log")))?;
         let Batch { mut plan, park, again, repark, begun, .. } = batch;
@@ -428,6 +443,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             since: start,
             attempts: 1,
             why: why.clone(),
+            lease: 1,
             lapsed: false,
             open: Some(open),
             call: Some(call),
@@ -436,7 +452,8 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         match &item.parked {
             Some(parked) => {
                 self.repark.push(Repark { id: parked.id, record, why, wait, lease });
-                (waited.id, waited.since, waited.attempts) = (parked.id, parked.since, parked.attempts);
+                (waited.id, waited.lease, waited.since, waited.attempts) =
+                    (parked.id, parked.lease, parked.since, parked.attempts);
                 if wait_for.is_zero() {
                     self.plan.calls.push((index, waited));
                 }

@@ -87,6 +87,8 @@ pub struct Parked {
     pub why: String,
     /// When it was parked first.
     pub parked_at: SystemTime,
+    /// The number of this lease, for [`Tx::held`].
+    pub lease: i32,
     /// Whether a lease on it ran out before: whoever held it has died, or nearly.
     pub lapsed: bool,
 }
@@ -249,7 +251,7 @@ impl Tx<'_> {
     }
 
     /// Parks records behind those of their keys that are parked already; one that is parked stays as it is.
-    /// Yields id and origin of those that are new.
+    /// Yields id and origin of those that are new; where they are leased, it is their lease number 1.
     ///
     /// # Errors
     /// The database is away, or refuses the data.
@@ -271,6 +273,21 @@ impl Tx<'_> {
         match self {
             Tx::Postgres(tx) => tx.park_again(stage, id, why, wait).await,
             Tx::Sqlite(tx) => tx.park_again(stage, id, why, wait).await,
+        }
+    }
+
+    /// Which of these parked records (id, number of the lease) are still leased to the caller, or were and nobody else has
+    /// taken them since. They stay so until the transaction ends.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn held(&mut self, stage: &str, leases: &[(i64, i32)]) -> Result<Vec<i64>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self {
+            Tx::Postgres(tx) => tx.held(stage, leases).await,
+            Tx::Sqlite(tx) => tx.held(stage, leases).await,
         }
     }
 

@@ -116,9 +116,10 @@ impl PgTx<'_> {
 
     pub(crate) async fn park(&mut self, stage: &str, rows: &[Park]) -> Result<Vec<(i64, String)>, StoreError> {
         let new = sqlx::query_as(
-            "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until)
+            "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until, leases)
              select $1, key, origin, record, why, 1, now() + wait,
-                 case when lease > interval '0' then now() + lease else '-infinity' end
+                 case when lease > interval '0' then now() + lease else '-infinity' end,
+                 case when lease > interval '0' then 1 else 0 end
              from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::interval[], $7::interval[])
                  with ordinality as r (key, origin, record, why, wait, lease, nr)
              order by nr
@@ -135,6 +136,20 @@ impl PgTx<'_> {
         .fetch_all(&mut self.connection)
         .await?;
         Ok(new)
+    }
+
+    pub(crate) async fn held(&mut self, stage: &str, leases: &[(i64, i32)]) -> Result<Vec<i64>, StoreError> {
+        let held = sqlx::query_scalar(
+            "select p.id from parked p
+             join unnest($2::int8[], $3::int4[]) as l (id, lease) on p.id = l.id and p.leases = l.lease
+             where p.stage = $1 order by p.id for update of p",
+        )
+        .bind(stage)
+        .bind(leases.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(leases.iter().map(|(_, lease)| *lease).collect::<Vec<_>>())
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(held)
     }
 
     pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
@@ -184,11 +199,12 @@ impl PgTx<'_> {
                    and not exists (select 1 from parked e where e.stage = $1 and e.key = p.key and e.id < p.id)
                  order by p.due_at limit $2
                  for update skip locked)
-             update parked set leased_until = now() + $3
+             update parked set leased_until = now() + $3, leases = leases + 1
              from (select id, leased_until > '-infinity' from parked where stage = $1 and key in (select key from head))
                  as old (id, lapsed)
              where stage = $1 and parked.id = old.id
-             returning parked.id, key, record, attempts, why, (extract(epoch from parked_at) * 1000000)::int8, lapsed",
+             returning parked.id, key, record, attempts, why, (extract(epoch from parked_at) * 1000000)::int8,
+                 leases, lapsed",
         )
         .bind(stage)
         .bind(keys)
@@ -205,7 +221,8 @@ impl PgTx<'_> {
                     attempts: row.try_get(3)?,
                     why: row.try_get(4)?,
                     parked_at: UNIX_EPOCH + since,
-                    lapsed: row.try_get(6)?,
+                    lease: row.try_get(6)?,
+                    lapsed: row.try_get(7)?,
                 })
             })
             .collect()

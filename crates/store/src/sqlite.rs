@@ -125,7 +125,7 @@ impl SqliteTx {
         let mut new = Vec::with_capacity(rows.len());
         for rows in rows.chunks(CHUNK) {
             let mut query = QueryBuilder::new(
-                "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until) ",
+                "insert into parked (stage, key, origin, record, why, attempts, due_at, leased_until, leases) ",
             );
             query.push_values(rows, |mut row, r| {
                 row.push_bind(stage)
@@ -136,15 +136,29 @@ impl SqliteTx {
                     .push("1");
                 row.push("unixepoch('subsec') + ").push_bind_unseparated(r.wait.as_secs_f64());
                 if r.lease.is_zero() {
-                    row.push("0");
+                    row.push("0, 0");
                 } else {
-                    row.push("unixepoch('subsec') + ").push_bind_unseparated(r.lease.as_secs_f64());
+                    row.push("unixepoch('subsec') + ").push_bind_unseparated(r.lease.as_secs_f64()).push("1");
                 }
             });
             query.push(" on conflict (stage, origin) do nothing returning id, origin");
             new.extend(query.build_query_as::<(i64, String)>().fetch_all(self.connection()).await?);
         }
         Ok(new)
+    }
+
+    pub(crate) async fn held(&mut self, stage: &str, leases: &[(i64, i32)]) -> Result<Vec<i64>, StoreError> {
+        let leases =
+            format!("[{}]", leases.iter().map(|(id, lease)| format!("[{id},{lease}]")).collect::<Vec<_>>().join(","));
+        let held = sqlx::query_scalar(
+            "select p.id from parked p join json_each(?2) l on p.id = l.value ->> 0 and p.leases = l.value ->> 1
+             where p.stage = ?1",
+        )
+        .bind(stage)
+        .bind(leases)
+        .fetch_all(self.connection())
+        .await?;
+        Ok(held)
     }
 
     pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
@@ -186,7 +200,7 @@ impl SqliteTx {
 
     pub(crate) async fn due(&mut self, stage: &str, keys: i64, lease: Duration) -> Result<Vec<Parked>, StoreError> {
         let rows = sqlx::query(
-            "select id, key, record, attempts, why, parked_at, leased_until > 0 from parked
+            "select id, key, record, attempts, why, parked_at, leases + 1, leased_until > 0 from parked
              where stage = ?1 and key in (
                  select p.key from parked p
                  where p.stage = ?1 and p.due_at <= unixepoch('subsec') and p.leased_until <= unixepoch('subsec')
@@ -199,7 +213,7 @@ impl SqliteTx {
         .await?;
         // One writer: nothing changes between the two statements.
         for row in &rows {
-            sqlx::query("update parked set leased_until = unixepoch('subsec') + ?1 where stage = ?2 and id = ?3")
+            sqlx::query("update parked set leased_until = unixepoch('subsec') + ?1, leases = leases + 1 where stage = ?2 and id = ?3")
                 .bind(lease.as_secs_f64())
                 .bind(stage)
                 .bind(row.try_get::<i64, _>(0)?)
@@ -215,7 +229,8 @@ impl SqliteTx {
                     attempts: row.try_get(3)?,
                     why: row.try_get(4)?,
                     parked_at: UNIX_EPOCH + Duration::from_secs_f64(row.try_get::<f64, _>(5)?.max(0.0)),
-                    lapsed: row.try_get(6)?,
+                    lease: row.try_get(6)?,
+                    lapsed: row.try_get(7)?,
                 })
             })
             .collect()

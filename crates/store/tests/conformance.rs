@@ -150,6 +150,11 @@ async fn lapsed(mut store: Store) {
         if due.is_empty() { Err("nothing is due".to_owned()) } else { Ok(due) }
     })
     .await;
+    let mut tx = store.begin().await.unwrap();
+    let leases = [(new[0].0, 1), (new[1].0, 1)];
+    assert_eq!(tx.held("pick", &leases).await.unwrap(), [new[0].0], "the other one is somebody else's by now");
+    assert_eq!(tx.held("pick", &[(new[1].0, found[0].lease)]).await.unwrap(), [new[1].0]);
+    tx.commit().await.unwrap();
     assert_eq!(found.iter().map(|p| (p.id, p.key.as_str(), p.lapsed)).collect::<Vec<_>>(), [(new[1].0, "b", true)]);
 }
 

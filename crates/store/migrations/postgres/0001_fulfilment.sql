@@ -30,6 +30,8 @@ create table parked (
     parked_at    timestamptz not null default now(),
     due_at       timestamptz not null,
     leased_until timestamptz not null default '-infinity',
+    -- Counts the leases: only who holds the last one may settle.
+    leases       integer not null default 0,
     primary key (stage, key, id),
     -- A record that is delivered again is parked already.
     unique (stage, origin)

@@ -37,6 +37,7 @@ create table parked (
     parked_at    real not null default (unixepoch('subsec')),
     due_at       real not null,
     leased_until real not null default 0,
+    leases       integer not null default 0,
     unique (stage, origin)
 ) strict;
 create index parked_key on parked (stage, key, id);
