@@ -1,0 +1,145 @@
+//! The calls of the checkout: to charge and to refund. The payment method is looked up when it is needed and stands in no
+//! event, no state and no span.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use waybill_money::Money;
+use waybill_payment::{Attempted, Charge, Charged, PaymentMethod, Provider as _, Refund, Refunded, Stripe};
+use waybill_spine::{Call, system_clock};
+use waybill_store::{Connection, Store, StoreError};
+
+/// Payment methods that are looked up with one query, at most.
+const LOOK_UP: usize = 256;
+
+/// A call to the payment provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Payment {
+    /// Takes the customer's money.
+    Charge {
+        /// The order.
+        order_id: String,
+        /// How much.
+        amount: Money,
+        /// From 1; a new one after a decline.
+        attempt: u32,
+    },
+    /// Gives it back.
+    Refund {
+        /// The order.
+        order_id: String,
+        /// The charge.
+        charge_id: String,
+        /// How much.
+        amount: Money,
+    },
+}
+
+/// What came of a [`Payment`], and when.
+#[derive(Clone, Debug)]
+pub struct PaymentAnswer {
+    pub(crate) began: Timestamp,
+    pub(crate) ended: Timestamp,
+    pub(crate) what: Answered,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Answered {
+    Charged(Attempted<Charged>),
+    Refunded(Attempted<Refunded>),
+}
+
+/// The provider, and where payment methods are looked up.
+#[derive(Clone, Debug)]
+pub struct Payments {
+    stripe: Stripe,
+    look_up: mpsc::UnboundedSender<(String, oneshot::Sender<Option<PaymentMethod>>)>,
+}
+
+impl Payments {
+    /// With a connection of its own to the database; `runtime` drives it.
+    #[must_use]
+    pub fn new(stripe: Stripe, store: Store, runtime: &Handle) -> Self {
+        // As many questions as there are calls out, which the spine bounds.
+        let (look_up, questions) = mpsc::unbounded_channel();
+        runtime.spawn(answer(store, questions));
+        Payments { stripe, look_up }
+    }
+
+    async fn charge(self, order_id: String, amount: Money, attempt: u32) -> Attempted<Charged> {
+        let (reply, method) = oneshot::channel();
+        self.look_up.send((order_id.clone(), reply)).ok();
+        let nothing_sent = |answer| Attempted { answer, call: None };
+        let Ok(method) = method.await else {
+            let why = "the database does not answer".to_owned();
+            return nothing_sent(Charged::Unknown { why, retry_after: None });
+        };
+        let Some(method) = method else {
+            return nothing_sent(Charged::Refused { why: "there is no payment method for the order".to_owned() });
+        };
+        let idempotency_key = format!("{order_id}-charge-{attempt}");
+        self.stripe.charge(&Charge { order_id, amount, method, idempotency_key }).await
+    }
+}
+
+/// Answers questions for payment methods, as many at a time as there are; on an error nobody gets an answer.
+async fn answer(
+    mut store: Store,
+    mut questions: mpsc::UnboundedReceiver<(String, oneshot::Sender<Option<PaymentMethod>>)>,
+) {
+    let mut batch = Vec::new();
+    while questions.recv_many(&mut batch, LOOK_UP).await > 0 {
+        let orders: Vec<&str> = batch.iter().map(|(order, _)| order.as_str()).collect();
+        match methods(&mut store, &orders).await {
+            Ok(methods) => {
+                for (order, reply) in batch.drain(..) {
+                    let method = methods.iter().find(|(o, _)| *o == order).map(|(_, m)| PaymentMethod::new(m));
+                    reply.send(method).ok();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "payment methods cannot be looked up; the charges are tried again");
+                batch.clear();
+            }
+        }
+    }
+}
+
+async fn methods(store: &mut Store, orders: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
+    let mut tx = store.begin().await?;
+    let rows = match tx.connection() {
+        Connection::Postgres(connection) => {
+            let sql = "select order_id, reference from payment_methods where order_id = any($1)";
+            sqlx::query_as(sql).bind(orders).fetch_all(connection).await?
+        }
+        Connection::Sqlite(connection) => {
+            let sql = "select order_id, reference from payment_methods
+                       where order_id in (select value from json_each(?1))";
+            sqlx::query_as(sql).bind(serde_json::Value::from(orders).to_string()).fetch_all(connection).await?
+        }
+    };
+    tx.commit().await?;
+    Ok(rows)
+}
+
+impl Call for Payment {
+    type Means = Payments;
+    type Answer = PaymentAnswer;
+
+    async fn make(self, payments: Payments) -> PaymentAnswer {
+        let began = system_clock();
+        let what = match self {
+            Payment::Charge { order_id, amount, attempt } => {
+                Answered::Charged(payments.charge(order_id, amount, attempt).await)
+            }
+            Payment::Refund { order_id, charge_id, amount } => {
+                let idempotency_key = format!("{order_id}-refund");
+                let refund = Refund { order_id, charge_id, amount, idempotency_key };
+                Answered::Refunded(payments.stripe.refund(&refund).await)
+            }
+        };
+        PaymentAnswer { began, ended: system_clock(), what }
+    }
+}

@@ -1,0 +1,308 @@
+//! Checkout: from a request to an order, or to a refusal that leaves nothing behind.
+//! Consumes `checkout.requested`, and `orders.picked`, `.packed`, `.shipped` for the order's status; all keyed by order.
+//! Produces `orders.new` and `checkout.completed`, or `checkout.rejected`.
+//! Replay: a request that was answered repeats its answer; a call that was made before a crash is made again under its key.
+
+use crate::carts::Cart;
+use crate::input::CheckoutInput;
+use crate::payment::{Answered, Payment, PaymentAnswer};
+use crate::saga::{Awaits, Failure, Saga, Status, cost};
+use crate::spans;
+use crate::till::Till;
+use jiff::Timestamp;
+use std::time::Duration;
+use waybill_events::{CheckoutCompleted, CheckoutRejected, CheckoutRequested, Rejection, Service, Step};
+use waybill_inventory::{Confirmed, Lines, Reserved};
+use waybill_money::{Money, MoneyError};
+use waybill_payment::{Charged, Refunded};
+use waybill_spine::{Decision, Details, Emit, Outcome, Refusal, Stage, Trace};
+use waybill_store::Table;
+
+/// How long goods are held for a checkout: longer than [`SAGA`], shorter than a provider keeps its keys (24 h).
+const HOLD: Duration = Duration::from_secs(15 * 60);
+/// How long a checkout may take before it gives up on a card that might still pay.
+const SAGA: Duration = Duration::from_secs(10 * 60);
+/// How long a payment of unknown outcome is asked for. Stripe forgets a key after 24 h, and would then charge again.
+const SETTLE: Duration = Duration::from_secs(23 * 60 * 60);
+/// Waits before a card that declined for now is charged again; then no more.
+const SOFT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// First and longest wait before a payment of unknown outcome is asked for again.
+const UNKNOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+
+/// The stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkout;
+
+type Said = Outcome<Saga, Payment>;
+
+impl Stage for Checkout {
+    const NAME: &'static str = "checkout";
+    const FLOW: &'static str = "checkout";
+    const SPAN: &'static str = "checkout.process";
+    const TRACE: Trace = Trace::Continued;
+    const TABLE: Table = Table("checkouts");
+    type Event = CheckoutInput;
+    type State = Saga;
+    type Shared = Till;
+    type Call = Payment;
+
+    fn decide(&self, till: &mut Till, saga: Option<&Saga>, input: &CheckoutInput, time: Timestamp) -> Said {
+        let now = match input {
+            CheckoutInput::Requested(_) if saga.is_some() => return Outcome::Repeat,
+            CheckoutInput::Requested(request) => return validate(till, request, time),
+            CheckoutInput::Picked(_) => Status::Picked,
+            CheckoutInput::Packed(_) => Status::Packed,
+            CheckoutInput::Shipped(_) => Status::Shipped,
+        };
+        match saga {
+            Some(saga) if saga.status >= Status::Confirmed && saga.status < now => {
+                Outcome::Keep(Saga { status: now, ..saga.clone() })
+            }
+            Some(_) => Outcome::Ignore("the order is further than that"),
+            None => Outcome::Ignore("the order did not come from a checkout"),
+        }
+    }
+
+    fn settle(
+        &self,
+        till: &mut Till,
+        saga: Option<&Saga>,
+        input: &CheckoutInput,
+        answer: &PaymentAnswer,
+        now: Timestamp,
+    ) -> Said {
+        let (Some(saga), CheckoutInput::Requested(request)) = (saga, input) else {
+            return Outcome::Reject(Refusal::new("bug", "an answer came to what is no checkout"));
+        };
+        let mut next = Settling { till, request, saga: saga.clone(), answer, now };
+        match (saga.awaits, &answer.what) {
+            (Some(Awaits::Charge), Answered::Charged(attempt)) => next.charged(&attempt.answer),
+            (Some(Awaits::Refund), Answered::Refunded(attempt)) => next.refunded(&attempt.answer),
+            _ => Outcome::Reject(Refusal::new("bug", "an answer came that the checkout does not wait for")),
+        }
+    }
+}
+
+/// The first step: everything that the database alone decides.
+fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestamp) -> Said {
+    let saga = Saga {
+        status: Status::Running,
+        step: Step::ValidatingCart,
+        customer_id: request.customer_id.clone(),
+        cart_id: request.cart_id.clone(),
+        total: None,
+        item_count: 0,
+        failure: None,
+        country: String::new(),
+        service: Service::Standard,
+        lines: Vec::new(),
+        awaits: None,
+        requested_at,
+        attempt: 0,
+        unknown: 0,
+        charge_id: None,
+    };
+    let cart = till.carts.get(&request.cart_id).filter(|cart| cart.customer_id == request.customer_id).cloned();
+    let Some(cart) = cart else {
+        let span = spans::validated(till, request, &[], None, &saga);
+        return reject(till, request, saga, (Rejection::NoSuchCart, vec![]), span);
+    };
+    let stale = stale(&cart);
+    let saga = Saga {
+        item_count: u32::try_from(cart.lines.len()).unwrap_or(u32::MAX),
+        country: cart.country,
+        service: cart.service,
+        lines: cart.lines.iter().map(|line| line.bought.clone()).collect(),
+        ..saga
+    };
+    // A sum beyond all money is no price either.
+    let total = if stale.is_empty() { total(&saga).ok() } else { None };
+    let Some(total) = total else {
+        let span = spans::validated(till, request, &cart.lines, None, &saga);
+        return reject(till, request, saga, (Rejection::StalePrices, stale), span);
+    };
+    let saga = Saga { total: Some(cost(total)), ..saga };
+    let reserved = reserve(till, &saga.pieces(&request.order_id));
+    let span = spans::validated(till, request, &cart.lines, Some(&reserved), &saga);
+    match reserved {
+        Reserved::Insufficient(shortages) => {
+            let products = shortages.into_iter().map(|shortage| shortage.product_id).collect();
+            reject(till, request, saga, (Rejection::InsufficientStock, products), span)
+        }
+        Reserved::Held { .. } if total.amount == 0 => sell(till, request, saga, span),
+        Reserved::Held { .. } => {
+            charge(request, Saga { step: Step::ProcessingPayment, attempt: 1, ..saga }, Duration::ZERO, span)
+        }
+    }
+}
+
+/// Products whose price is not the one the customer saw.
+fn stale(cart: &Cart) -> Vec<String> {
+    let stale = cart.lines.iter().filter(|line| line.price != Some(line.bought.price));
+    stale.map(|line| line.bought.line.product_id.clone()).collect()
+}
+
+fn total(saga: &Saga) -> Result<Money, MoneyError> {
+    let mut prices = saga.lines.iter().map(|bought| bought.price.checked_mul(bought.line.quantity));
+    let first = prices.next().unwrap_or(Err(MoneyError::Overflow))?;
+    prices.try_fold(first, |sum, price| sum.checked_add(price?))
+}
+
+fn reserve(till: &mut Till, pieces: &Lines<'_>) -> Reserved {
+    match &mut till.ledger {
+        Some(ledger) => ledger.reserve(pieces, HOLD),
+        None => Reserved::Insufficient(vec![]),
+    }
+}
+
+fn charge(request: &CheckoutRequested, saga: Saga, wait: Duration, span: Details) -> Said {
+    let Some(amount) = saga.amount() else {
+        return Outcome::Reject(Refusal::new("bug", "a checkout without a total"));
+    };
+    let call = Payment::Charge { order_id: request.order_id.clone(), amount, attempt: saga.attempt };
+    Outcome::Call { state: Saga { awaits: Some(Awaits::Charge), ..saga }, call, wait, span }
+}
+
+/// The last step: the goods are this customer's, and the warehouse is told.
+fn sell(till: &mut Till, request: &CheckoutRequested, saga: Saga, mut span: Details) -> Said {
+    till.ended.push(request.order_id.clone());
+    let Some(total) = saga.total.clone() else {
+        return Outcome::Reject(Refusal::new("bug", "a checkout without a total"));
+    };
+    if let Some(ledger) = &mut till.ledger {
+        ledger.confirm(&request.order_id);
+    }
+    spans::completed(till, request, &saga, &mut span);
+    let saga = Saga { status: Status::Confirmed, step: Step::CreatingOrder, awaits: None, failure: None, ..saga };
+    let completed = CheckoutCompleted {
+        order_id: request.order_id.clone(),
+        customer_id: saga.customer_id.clone(),
+        total,
+        item_count: saga.item_count,
+    };
+    let events: Vec<Box<dyn Emit>> = vec![Box::new(saga.order(&request.order_id)), Box::new(completed)];
+    Outcome::Emit(Decision { state: saga, events, span })
+}
+
+/// Undoes what the database can undo, and tells.
+fn reject(
+    till: &mut Till,
+    request: &CheckoutRequested,
+    saga: Saga,
+    (reason, products): (Rejection, Vec<String>),
+    mut span: Details,
+) -> Said {
+    till.ended.push(request.order_id.clone());
+    let released = till.ledger.as_mut().map_or(0, |ledger| ledger.release(&request.order_id));
+    spans::rejected(till, request, &saga, released, &mut span);
+    let rejected = CheckoutRejected {
+        order_id: request.order_id.clone(),
+        customer_id: saga.customer_id.clone(),
+        step: saga.step,
+        reason,
+        products: products.clone(),
+    };
+    let failure = Some(Failure { step: saga.step, reason, products });
+    let state = Saga { status: Status::Rejected, awaits: None, failure, ..saga };
+    Outcome::Emit(Decision { state, events: vec![Box::new(rejected)], span })
+}
+
+/// A payment's answer, and what it is about.
+struct Settling<'a> {
+    till: &'a mut Till,
+    request: &'a CheckoutRequested,
+    saga: Saga,
+    answer: &'a PaymentAnswer,
+    now: Timestamp,
+}
+
+impl Settling<'_> {
+    fn charged(&mut self, charged: &Charged) -> Said {
+        let span = spans::payment(self.request, &self.saga, self.answer);
+        match charged {
+            Charged::Succeeded { charge_id } => self.paid(charge_id, span),
+            Charged::Declined { soft: true, .. } if self.may_try_again() => {
+                let wait = SOFT.get(self.saga.attempt as usize - 1).copied().unwrap_or_default();
+                let saga = Saga { attempt: self.saga.attempt + 1, unknown: 0, ..self.saga.clone() };
+                charge(self.request, saga, wait, span)
+            }
+            Charged::Declined { .. } => self.reject(Rejection::Declined, span),
+            // Nothing was taken under this key before either.
+            Charged::Refused { why } if self.saga.unknown == 0 => {
+                tracing::error!(order = self.request.order_id, why, "the payment provider refuses what it is asked");
+                self.reject(Rejection::PaymentUnavailable, span)
+            }
+            Charged::Refused { why } => self.ask_again(why, None, span),
+            Charged::Unknown { why, retry_after } => self.ask_again(why, *retry_after, span),
+        }
+    }
+
+    /// Whether a card that declined for now is worth another attempt.
+    fn may_try_again(&self) -> bool {
+        self.saga.attempt as usize <= SOFT.len() && self.age() < SAGA
+    }
+
+    /// Since the request.
+    fn age(&self) -> Duration {
+        Duration::try_from(self.now.duration_since(self.saga.requested_at)).unwrap_or_default()
+    }
+
+    fn reject(&mut self, reason: Rejection, span: Details) -> Said {
+        reject(self.till, self.request, self.saga.clone(), (reason, vec![]), span)
+    }
+
+    /// The money is here: now the goods, held or taken again.
+    fn paid(&mut self, charge_id: &str, span: Details) -> Said {
+        let saga = Saga { charge_id: Some(charge_id.to_owned()), unknown: 0, ..self.saga.clone() };
+        let order_id = &self.request.order_id;
+        let confirmed = self.till.ledger.as_mut().map_or(Confirmed::Lapsed, |ledger| ledger.confirm(order_id));
+        let held = match confirmed {
+            Confirmed::Sold => true,
+            Confirmed::Lapsed => matches!(reserve(self.till, &saga.pieces(order_id)), Reserved::Held { .. }),
+        };
+        if held {
+            return sell(self.till, self.request, saga, span);
+        }
+        let failure = Failure { step: Step::CreatingOrder, reason: Rejection::ReservationLapsed, products: vec![] };
+        let saga = Saga { step: Step::CreatingOrder, failure: Some(failure), ..saga };
+        refund(self.request, saga, Duration::ZERO, span)
+    }
+
+    fn refunded(&mut self, refunded: &Refunded) -> Said {
+        let span = spans::payment(self.request, &self.saga, self.answer);
+        match refunded {
+            Refunded::Succeeded { .. } => {
+                let reason = self.saga.failure.as_ref().map_or(Rejection::Aborted, |failure| failure.reason);
+                self.reject(reason, span)
+            }
+            Refunded::Refused { why } => {
+                let why = format!("the provider refuses to refund charge {:?}: {why}", self.saga.charge_id);
+                Outcome::Reject(Refusal::new("refund_refused", why))
+            }
+            Refunded::Unknown { why, retry_after } => self.ask_again(why, *retry_after, span),
+        }
+    }
+
+    /// The same call again, under the same key: that is how an unknown outcome becomes known.
+    fn ask_again(&mut self, why: &str, retry_after: Option<Duration>, span: Details) -> Said {
+        if self.age() > SETTLE {
+            let why = format!("nobody knows whether money has moved, look it up at the provider: {why}");
+            return Outcome::Reject(Refusal::new("payment_unknown", why));
+        }
+        let doubled = UNKNOWN.0.saturating_mul(1 << self.saga.unknown.min(16));
+        let wait = doubled.min(UNKNOWN.1).max(retry_after.unwrap_or_default());
+        let saga = Saga { unknown: self.saga.unknown + 1, ..self.saga.clone() };
+        match saga.awaits {
+            Some(Awaits::Refund) => refund(self.request, saga, wait, span),
+            Some(Awaits::Charge) | None => charge(self.request, saga, wait, span),
+        }
+    }
+}
+
+fn refund(request: &CheckoutRequested, saga: Saga, wait: Duration, span: Details) -> Said {
+    let (Some(amount), Some(charge_id)) = (saga.amount(), saga.charge_id.clone()) else {
+        return Outcome::Reject(Refusal::new("bug", "a refund without a charge"));
+    };
+    let call = Payment::Refund { order_id: request.order_id.clone(), charge_id, amount };
+    Outcome::Call { state: Saga { awaits: Some(Awaits::Refund), ..saga }, call, wait, span }
+}
