@@ -400,7 +400,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             key,
             span: source,
             incoming: &item.incoming,
-            begins: S::TRACE == Trace::Continued,
+            begins: S::span(&accepted.event).1 == Trace::Continued,
         };
         let mut messages = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
@@ -413,7 +413,8 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             }
             messages.push(message);
         }
-        self.change(key, decision.state, Some(kept(&messages)?));
+        let answer = if messages.is_empty() { None } else { Some(kept(&messages)?) };
+        self.change(key, decision.state, answer);
         self.settled(item)?;
         self.plan.messages.append(&mut messages);
         self.plan.spans.push(span);

@@ -49,16 +49,16 @@ impl MemoryBroker {
         of_topic.map(|((_, _, partition), offset)| (*partition, *offset)).collect()
     }
 
-    /// Joins a group.
+    /// Joins a group on these topics.
     #[must_use]
-    pub fn join(&self, group: &str, topic: &str) -> MemorySource {
+    pub fn join(&self, group: &str, topics: &[&str]) -> MemorySource {
         let mut state = self.state();
         state.next_member += 1;
         let id = state.next_member;
         state.members.entry(group.to_owned()).or_default().push(id);
         drop(state);
-        let position = HashMap::new();
-        MemorySource { broker: self.clone(), group: group.to_owned(), topic: topic.into(), id, position }
+        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        MemorySource { broker: self.clone(), group: group.to_owned(), topics, id, position: HashMap::new() }
     }
 
     /// A producer.
@@ -73,9 +73,9 @@ impl MemoryBroker {
 pub struct MemorySource {
     broker: MemoryBroker,
     group: String,
-    topic: Arc<str>,
+    topics: Vec<Arc<str>>,
     id: u64,
-    position: HashMap<i32, i64>,
+    position: HashMap<(Arc<str>, i32), i64>,
 }
 
 impl MemorySource {
@@ -83,28 +83,28 @@ impl MemorySource {
     fn take(&mut self, limits: Limits, batch: &mut Vec<Record>) {
         let broker = self.broker.clone();
         let state = broker.state();
-        let (Some(partitions), Some(members)) = (state.topics.get(&*self.topic), state.members.get(&self.group)) else {
-            return;
-        };
+        let Some(members) = state.members.get(&self.group) else { return };
         let Some(rank) = members.iter().position(|m| *m == self.id).filter(|_| !state.away) else { return };
         let mut bytes = 0;
-        for (index, records) in partitions.iter().enumerate() {
-            let partition = i32::try_from(index).unwrap_or(i32::MAX);
-            if index % members.len() != rank {
-                self.position.remove(&partition);
-                continue;
-            }
-            let key = (self.group.clone(), self.topic.to_string(), partition);
-            let position =
-                self.position.entry(partition).or_insert_with(|| state.committed.get(&key).copied().unwrap_or(0));
-            let from = usize::try_from(*position).unwrap_or(0);
-            for record in records.get(from..).unwrap_or_default() {
-                if batch.len() >= limits.records || bytes >= limits.bytes {
-                    return;
+        for topic in &self.topics {
+            for (index, records) in state.topics.get(&**topic).into_iter().flatten().enumerate() {
+                let partition = i32::try_from(index).unwrap_or(i32::MAX);
+                if index % members.len() != rank {
+                    self.position.remove(&(topic.clone(), partition));
+                    continue;
                 }
-                bytes += record.content.size();
-                *position = record.offset + 1;
-                batch.push(record.clone());
+                let key = (self.group.clone(), topic.to_string(), partition);
+                let begin = || state.committed.get(&key).copied().unwrap_or(0);
+                let position = self.position.entry((topic.clone(), partition)).or_insert_with(begin);
+                let from = usize::try_from(*position).unwrap_or(0);
+                for record in records.get(from..).unwrap_or_default() {
+                    if batch.len() >= limits.records || bytes >= limits.bytes {
+                        return;
+                    }
+                    bytes += record.content.size();
+                    *position = record.offset + 1;
+                    batch.push(record.clone());
+                }
             }
         }
     }

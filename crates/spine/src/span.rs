@@ -51,7 +51,8 @@ impl Spans {
         details: Details,
     ) -> SpanRecord {
         let mut rng = rand::rng();
-        let mut span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, S::SPAN, SpanKind::Consumer, start);
+        let (name, trace) = item.work.as_ref().map_or((S::SPAN, Trace::Linked), |work| S::span(&work.event));
+        let mut span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, name, SpanKind::Consumer, start);
         let children = details.children.into_iter().map(|child| ChildSpan {
             span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
             name: Cow::Borrowed(child.name),
@@ -63,14 +64,14 @@ impl Spans {
         span.attributes = details.attributes;
         span.links = links(item);
         span.status = details.status;
-        self.place(&mut span, item);
+        self.place(&mut span, item, trace);
         span.events.extend(details.events.into_iter().map(|(name, attributes)| event(name, end, attributes)));
         span
     }
 
     /// Its trace, its parent, and what it was before its calls.
-    fn place<S: Stage>(&self, span: &mut SpanRecord, item: &Item<S>) {
-        let parent = item.incoming.producer.as_ref().filter(|_| S::TRACE == Trace::Continued);
+    fn place<S: Stage>(&self, span: &mut SpanRecord, item: &Item<S>, trace: Trace) {
+        let parent = item.incoming.producer.as_ref().filter(|_| trace == Trace::Continued);
         if let Some(parent) = parent {
             span.trace_id = parent.trace_id();
             span.parent = Some(parent.span_id());

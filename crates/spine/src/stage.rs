@@ -159,7 +159,7 @@ pub struct Part {
 pub struct Decision<S> {
     /// The key's state from now on.
     pub state: S,
-    /// The answer, published in this order.
+    /// The answer, published in this order; where there is none, the key's last answer stays what a repeat repeats.
     pub events: Vec<Box<dyn Emit>>,
     /// For the stage span.
     pub span: Details,
@@ -269,8 +269,6 @@ pub trait Stage: Send + Sized + 'static {
     const FLOW: &'static str;
     /// Name of its span.
     const SPAN: &'static str;
-    /// Whose trace its span belongs to.
-    const TRACE: Trace = Trace::Linked;
     /// Where its decisions are kept.
     const TABLE: Table;
     /// Longest time a record may be parked, from the first try, before it becomes a dead letter.
@@ -284,6 +282,11 @@ pub trait Stage: Send + Sized + 'static {
     type Shared: Shared<Self>;
     /// What it has done outside.
     type Call: Call;
+
+    /// The span of what it makes of an event: name, and whose trace it belongs to.
+    fn span(_: &Self::Event) -> (&'static str, Trace) {
+        (Self::SPAN, Trace::Linked)
+    }
 
     /// Decides. Pure: same state, shared rows, event and time (`ce_time`), same outcome.
     fn decide(

@@ -1,7 +1,7 @@
 //! What the checkout reads: the request, and what becomes of the order afterwards.
 
 use serde_json::from_slice;
-use waybill_events::{CheckoutRequested, OrderPacked, OrderPicked, OrderShipped};
+use waybill_events::{CheckoutRequested, OrderPacked, OrderPicked, OrderShipped, OrderShort};
 use waybill_spine::{Event, Input};
 use waybill_telemetry::Waybill;
 
@@ -12,6 +12,8 @@ pub enum CheckoutInput {
     Requested(CheckoutRequested),
     /// The order was picked.
     Picked(OrderPicked),
+    /// Something of it was not found.
+    Short(OrderShort),
     /// It was packed.
     Packed(OrderPacked),
     /// It was handed to a carrier.
@@ -22,6 +24,7 @@ impl Input for CheckoutInput {
     const TOPICS: &'static [(&'static str, &'static str)] = &[
         (CheckoutRequested::TOPIC, CheckoutRequested::SCHEMA),
         (OrderPicked::TOPIC, OrderPicked::SCHEMA),
+        (OrderShort::TOPIC, OrderShort::SCHEMA),
         (OrderPacked::TOPIC, OrderPacked::SCHEMA),
         (OrderShipped::TOPIC, OrderShipped::SCHEMA),
     ];
@@ -29,6 +32,7 @@ impl Input for CheckoutInput {
     fn read(schema: &str, payload: &[u8]) -> serde_json::Result<Self> {
         match schema {
             OrderPicked::SCHEMA => from_slice(payload).map(CheckoutInput::Picked),
+            OrderShort::SCHEMA => from_slice(payload).map(CheckoutInput::Short),
             OrderPacked::SCHEMA => from_slice(payload).map(CheckoutInput::Packed),
             OrderShipped::SCHEMA => from_slice(payload).map(CheckoutInput::Shipped),
             _ => from_slice(payload).map(CheckoutInput::Requested),
@@ -39,6 +43,7 @@ impl Input for CheckoutInput {
         match self {
             CheckoutInput::Requested(event) => &event.order_id,
             CheckoutInput::Picked(event) => &event.order_id,
+            CheckoutInput::Short(event) => &event.order_id,
             CheckoutInput::Packed(event) => &event.order_id,
             CheckoutInput::Shipped(event) => &event.order_id,
         }
@@ -48,6 +53,7 @@ impl Input for CheckoutInput {
         match self {
             CheckoutInput::Requested(event) => Event::waybill(event),
             CheckoutInput::Picked(event) => &event.waybill,
+            CheckoutInput::Short(event) => &event.waybill,
             CheckoutInput::Packed(event) => &event.waybill,
             CheckoutInput::Shipped(event) => &event.waybill,
         }
@@ -57,6 +63,7 @@ impl Input for CheckoutInput {
         match self {
             CheckoutInput::Requested(event) => Event::check(event),
             CheckoutInput::Picked(event) => Event::check(event),
+            CheckoutInput::Short(event) => Event::check(event),
             CheckoutInput::Packed(event) => Event::check(event),
             CheckoutInput::Shipped(event) => Event::check(event),
         }

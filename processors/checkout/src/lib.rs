@@ -9,6 +9,7 @@
 //! What each step comes to is one transaction of the stage; the charge and the refund are calls between two of them, kept
 //! before they are made. So a process may die anywhere, and any other goes on from what is kept. See [`Checkout`].
 
+mod after;
 mod carts;
 mod input;
 mod payment;
@@ -18,7 +19,7 @@ mod stage;
 mod till;
 
 pub use input::CheckoutInput;
-pub use payment::{Payment, PaymentAnswer, Payments};
+pub use payment::{Payment, PaymentAnswer, Payments, RefundReason};
 pub use saga::{Failure, Saga, Status};
 pub use stage::Checkout;
 pub use till::Till;

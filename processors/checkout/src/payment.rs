@@ -34,7 +34,19 @@ pub enum Payment {
         charge_id: String,
         /// How much.
         amount: Money,
+        /// Why: one refund an order for each.
+        reason: RefundReason,
     },
+}
+
+/// Why money goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundReason {
+    /// It was paid for goods that were gone by then.
+    Lapsed,
+    /// The bins held less than was sold.
+    Short,
 }
 
 /// What came of a [`Payment`], and when.
@@ -134,8 +146,12 @@ impl Call for Payment {
             Payment::Charge { order_id, amount, attempt } => {
                 Answered::Charged(payments.charge(order_id, amount, attempt).await)
             }
-            Payment::Refund { order_id, charge_id, amount } => {
-                let idempotency_key = format!("{order_id}-refund");
+            Payment::Refund { order_id, charge_id, amount, reason } => {
+                let reason = match reason {
+                    RefundReason::Lapsed => "lapsed",
+                    RefundReason::Short => "short",
+                };
+                let idempotency_key = format!("{order_id}-refund-{reason}");
                 let refund = Refund { order_id, charge_id, amount, idempotency_key };
                 Answered::Refunded(payments.stripe.refund(&refund).await)
             }

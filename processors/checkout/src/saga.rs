@@ -1,9 +1,14 @@
 //! What is kept of a checkout, and of the order it becomes.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use waybill_events::{Cost, Line, OrderPlaced, Rejection, Service, Step};
 use waybill_money::Money;
 use waybill_telemetry::Waybill;
+
+/// How long a payment of unknown outcome is asked for. Stripe forgets a key after 24 h, and would then charge again.
+const SETTLE: Duration = Duration::from_secs(23 * 60 * 60);
 
 /// Where a checkout, and then its order, has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,12 +77,16 @@ pub struct Saga {
     pub(crate) service: Service,
     pub(crate) lines: Vec<Bought>,
     pub(crate) awaits: Option<Awaits>,
-    pub(crate) requested_at: jiff::Timestamp,
+    pub(crate) requested_at: Timestamp,
     /// The charge's number, from 1: a new one after a decline.
     pub(crate) attempt: u32,
-    /// Calls of this charge whose outcome is not known.
+    /// Calls of this charge or refund whose outcome is not known, and when the first of them was.
     pub(crate) unknown: u32,
+    pub(crate) unknown_since: Option<Timestamp>,
     pub(crate) charge_id: Option<String>,
+    /// Paid back of an order that came short, minor units.
+    #[serde(default)]
+    pub(crate) refunded_minor: i64,
 }
 
 impl Saga {
@@ -85,6 +94,18 @@ impl Saga {
     pub(crate) fn amount(&self) -> Option<Money> {
         let cost = self.total.as_ref()?;
         Some(Money::new(cost.amount_minor, waybill_money::Currency::from_code(&cost.currency)?))
+    }
+
+    /// One more call whose outcome is not known; none where it has been asked for too long.
+    pub(crate) fn asked_in_vain(&self, now: Timestamp) -> Option<Self> {
+        let since = self.unknown_since.unwrap_or(now);
+        let asked = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        (asked <= SETTLE).then(|| Saga { unknown: self.unknown + 1, unknown_since: Some(since), ..self.clone() })
+    }
+
+    /// The outcome of its call is known.
+    pub(crate) fn known(&self) -> Self {
+        Saga { awaits: None, unknown: 0, unknown_since: None, ..self.clone() }
     }
 
     /// The order, as the warehouse gets it.

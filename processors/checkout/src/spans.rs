@@ -157,13 +157,30 @@ fn process(request: &CheckoutRequested, saga: &Saga) -> Vec<KeyValue> {
     attributes
 }
 
+/// `checkout.compensate` after the checkout: what the warehouse did not find is paid back.
+pub(crate) fn paid_back(order_id: &str, saga: &Saga, answer: &PaymentAnswer) -> Details {
+    let mut details = paying(order_id, saga, answer);
+    details.attributes = vec![
+        text("order.id", order_id),
+        KeyValue::new("compensation.released", 0_i64),
+        KeyValue::new(
+            "compensation.refunded",
+            matches!(&answer.what, Answered::Refunded(a) if matches!(a.answer, Refunded::Succeeded { .. })),
+        ),
+    ];
+    details
+}
+
 /// `payment.process` and the call in it.
 pub(crate) fn payment(request: &CheckoutRequested, saga: &Saga, answer: &PaymentAnswer) -> Details {
+    Details { attributes: process(request, saga), ..paying(&request.order_id, saga, answer) }
+}
+
+fn paying(order_id: &str, saga: &Saga, answer: &PaymentAnswer) -> Details {
     let interval = Interval(answer.began, answer.ended);
     let mut process_payment = part("payment.process", None, interval);
     process_payment.kind = SpanKind::Client;
-    process_payment.attributes =
-        vec![text("order.id", &request.order_id), KeyValue::new("payment.method_type", "card")];
+    process_payment.attributes = vec![text("order.id", order_id), KeyValue::new("payment.method_type", "card")];
     if let Some(total) = &saga.total {
         process_payment.attributes.push(KeyValue::new("payment.amount", total.amount_minor));
         process_payment.attributes.push(text("payment.currency", &total.currency));
@@ -172,7 +189,7 @@ pub(crate) fn payment(request: &CheckoutRequested, saga: &Saga, answer: &Payment
         Answered::Charged(Attempted { answer, call }) => (call, charged(answer)),
         Answered::Refunded(Attempted { answer, call }) => (call, refunded(answer)),
     };
-    let mut details = Details { attributes: process(request, saga), ..Details::default() };
+    let mut details = Details::default();
     if let Some(charge_id) = &said.charge_id {
         process_payment.attributes.push(text("payment.charge_id", charge_id));
         details.events.push(("payment_processed", vec![text("payment.charge_id", charge_id)]));

@@ -1,11 +1,13 @@
 //! Checkout: from a request to an order, or to a refusal that leaves nothing behind.
-//! Consumes `checkout.requested`, and `orders.picked`, `.packed`, `.shipped` for the order's status; all keyed by order.
+//! Consumes `checkout.requested`; `orders.short` for what is to be paid back; `orders.picked`, `.packed`, `.shipped` for the
+//! order's status; all keyed by order.
 //! Produces `orders.new` and `checkout.completed`, or `checkout.rejected`.
 //! Replay: a request that was answered repeats its answer; a call that was made before a crash is made again under its key.
 
+use crate::after;
 use crate::carts::Cart;
 use crate::input::CheckoutInput;
-use crate::payment::{Answered, Payment, PaymentAnswer};
+use crate::payment::{Answered, Payment, PaymentAnswer, RefundReason};
 use crate::saga::{Awaits, Failure, Saga, Status, cost};
 use crate::spans;
 use crate::till::Till;
@@ -22,8 +24,6 @@ use waybill_store::Table;
 const HOLD: Duration = Duration::from_secs(15 * 60);
 /// How long a checkout may take before it gives up on a card that might still pay.
 const SAGA: Duration = Duration::from_secs(10 * 60);
-/// How long a payment of unknown outcome is asked for. Stripe forgets a key after 24 h, and would then charge again.
-const SETTLE: Duration = Duration::from_secs(23 * 60 * 60);
 /// Waits before a card that declined for now is charged again; then no more.
 const SOFT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// First and longest wait before a payment of unknown outcome is asked for again.
@@ -33,23 +33,33 @@ const UNKNOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 #[derive(Clone, Copy, Debug)]
 pub struct Checkout;
 
-type Said = Outcome<Saga, Payment>;
+pub(crate) type Said = Outcome<Saga, Payment>;
 
 impl Stage for Checkout {
     const NAME: &'static str = "checkout";
     const FLOW: &'static str = "checkout";
     const SPAN: &'static str = "checkout.process";
-    const TRACE: Trace = Trace::Continued;
     const TABLE: Table = Table("checkouts");
     type Event = CheckoutInput;
     type State = Saga;
     type Shared = Till;
     type Call = Payment;
 
+    fn span(input: &CheckoutInput) -> (&'static str, Trace) {
+        match input {
+            CheckoutInput::Requested(_) => (Checkout::SPAN, Trace::Continued),
+            CheckoutInput::Short(_)
+            | CheckoutInput::Picked(_)
+            | CheckoutInput::Packed(_)
+            | CheckoutInput::Shipped(_) => ("checkout.compensate", Trace::Linked),
+        }
+    }
+
     fn decide(&self, till: &mut Till, saga: Option<&Saga>, input: &CheckoutInput, time: Timestamp) -> Said {
         let now = match input {
             CheckoutInput::Requested(_) if saga.is_some() => return Outcome::Repeat,
             CheckoutInput::Requested(request) => return validate(till, request, time),
+            CheckoutInput::Short(short) => return after::short(saga, short),
             CheckoutInput::Picked(_) => Status::Picked,
             CheckoutInput::Packed(_) => Status::Packed,
             CheckoutInput::Shipped(_) => Status::Shipped,
@@ -71,8 +81,15 @@ impl Stage for Checkout {
         answer: &PaymentAnswer,
         now: Timestamp,
     ) -> Said {
-        let (Some(saga), CheckoutInput::Requested(request)) = (saga, input) else {
+        let Some(saga) = saga else {
             return Outcome::Reject(Refusal::new("bug", "an answer came to what is no checkout"));
+        };
+        let request = match input {
+            CheckoutInput::Requested(request) => request,
+            CheckoutInput::Short(short) => return after::refunded(saga, short, answer, now),
+            CheckoutInput::Picked(_) | CheckoutInput::Packed(_) | CheckoutInput::Shipped(_) => {
+                return Outcome::Reject(Refusal::new("bug", "an answer came to what makes no calls"));
+            }
         };
         let mut next = Settling { till, request, saga: saga.clone(), answer, now };
         match (saga.awaits, &answer.what) {
@@ -100,7 +117,9 @@ fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestam
         requested_at,
         attempt: 0,
         unknown: 0,
+        unknown_since: None,
         charge_id: None,
+        refunded_minor: 0,
     };
     let cart = till.carts.get(&request.cart_id).filter(|cart| cart.customer_id == request.customer_id).cloned();
     let Some(cart) = cart else {
@@ -223,7 +242,7 @@ impl Settling<'_> {
             Charged::Succeeded { charge_id } => self.paid(charge_id, span),
             Charged::Declined { soft: true, .. } if self.may_try_again() => {
                 let wait = SOFT.get(self.saga.attempt as usize - 1).copied().unwrap_or_default();
-                let saga = Saga { attempt: self.saga.attempt + 1, unknown: 0, ..self.saga.clone() };
+                let saga = Saga { attempt: self.saga.attempt + 1, ..self.saga.known() };
                 charge(self.request, saga, wait, span)
             }
             Charged::Declined { .. } => self.reject(Rejection::Declined, span),
@@ -253,7 +272,7 @@ impl Settling<'_> {
 
     /// The money is here: now the goods, held or taken again.
     fn paid(&mut self, charge_id: &str, span: Details) -> Said {
-        let saga = Saga { charge_id: Some(charge_id.to_owned()), unknown: 0, ..self.saga.clone() };
+        let saga = Saga { charge_id: Some(charge_id.to_owned()), ..self.saga.known() };
         let order_id = &self.request.order_id;
         let confirmed = self.till.ledger.as_mut().map_or(Confirmed::Lapsed, |ledger| ledger.confirm(order_id));
         let held = match confirmed {
@@ -285,13 +304,11 @@ impl Settling<'_> {
 
     /// The same call again, under the same key: that is how an unknown outcome becomes known.
     fn ask_again(&mut self, why: &str, retry_after: Option<Duration>, span: Details) -> Said {
-        if self.age() > SETTLE {
+        let wait = next_try(self.saga.unknown, retry_after);
+        let Some(saga) = self.saga.asked_in_vain(self.now) else {
             let why = format!("nobody knows whether money has moved, look it up at the provider: {why}");
             return Outcome::Reject(Refusal::new("payment_unknown", why));
-        }
-        let doubled = UNKNOWN.0.saturating_mul(1 << self.saga.unknown.min(16));
-        let wait = doubled.min(UNKNOWN.1).max(retry_after.unwrap_or_default());
-        let saga = Saga { unknown: self.saga.unknown + 1, ..self.saga.clone() };
+        };
         match saga.awaits {
             Some(Awaits::Refund) => refund(self.request, saga, wait, span),
             Some(Awaits::Charge) | None => charge(self.request, saga, wait, span),
@@ -299,10 +316,17 @@ impl Settling<'_> {
     }
 }
 
+/// How long to wait before a call is repeated whose outcome has been unknown so many times before.
+pub(crate) fn next_try(unknown: u32, retry_after: Option<Duration>) -> Duration {
+    let doubled = UNKNOWN.0.saturating_mul(1 << unknown.min(16));
+    doubled.min(UNKNOWN.1).max(retry_after.unwrap_or_default())
+}
+
 fn refund(request: &CheckoutRequested, saga: Saga, wait: Duration, span: Details) -> Said {
     let (Some(amount), Some(charge_id)) = (saga.amount(), saga.charge_id.clone()) else {
         return Outcome::Reject(Refusal::new("bug", "a refund without a charge"));
     };
-    let call = Payment::Refund { order_id: request.order_id.clone(), charge_id, amount };
+    let reason = RefundReason::Lapsed;
+    let call = Payment::Refund { order_id: request.order_id.clone(), charge_id, amount, reason };
     Outcome::Call { state: Saga { awaits: Some(Awaits::Refund), ..saga }, call, wait, span }
 }

@@ -33,7 +33,10 @@ impl Shared<Checkout> for Till {
         let wanted: BTreeSet<&str> = fresh
             .filter_map(|w| match w.event {
                 CheckoutInput::Requested(request) => Some(request.cart_id.as_str()),
-                CheckoutInput::Picked(_) | CheckoutInput::Packed(_) | CheckoutInput::Shipped(_) => None,
+                CheckoutInput::Short(_)
+                | CheckoutInput::Picked(_)
+                | CheckoutInput::Packed(_)
+                | CheckoutInput::Shipped(_) => None,
             })
             .collect();
         let begun = system_clock();

@@ -272,7 +272,7 @@ impl World {
     pub fn start_with_sink(&self, sink: bool) -> Running {
         let telemetry = Telemetry::start(&TelemetryConfig::silent("test")).unwrap();
         let shutdown = Shutdown::default();
-        let source = self.broker.join("waybill.tally", "numbers");
+        let source = self.broker.join("waybill.tally", &["numbers"]);
         let nowhere = MemoryBroker::default();
         nowhere.set_away(true);
         let sink = if sink { self.broker.sink() } else { nowhere.sink() };

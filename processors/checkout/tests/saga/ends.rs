@@ -121,3 +121,25 @@ async fn a_request_that_comes_again_is_answered_again_and_nothing_else() {
         world.assert_clean_slate(1).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_warehouse_does_not_find_is_paid_back_once() {
+    for world in World::each("short").await {
+        let mut world = world.with_provider().await;
+        world.cart("k1", &[("p1", 4)]).await;
+        let running = world.start();
+        world.request("o1", "k1", "pm_card_visa").await;
+        world.until("checkout.completed", 1).await;
+        world.short("o1", "p1", 4, 1);
+        world.short("o1", "p1", 4, 1);
+        world.short("o-of-nobody", "p1", 4, 1);
+        world.until_committed("orders.short", 3).await;
+        world.until_parked(0).await;
+        world.publish("o1", "k1");
+        let completed = world.until("checkout.completed", 2).await;
+        running.stop();
+        assert_eq!(completed[0].content, completed[1].content, "a refund changes nothing of what was said");
+        assert_eq!(world.paid("o1"), (1, 1_250));
+        world.assert_clean_slate_but(4, 3).await;
+    }
+}

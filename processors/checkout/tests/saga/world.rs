@@ -72,7 +72,14 @@ impl World {
         let mut store = Store::open(url).await.unwrap();
         store.migrate().await.unwrap();
         let broker = MemoryBroker::default();
-        for topic in ["checkout.requested", "checkout.completed", "checkout.rejected", "orders.new", "dead.checkout"] {
+        for topic in [
+            "checkout.requested",
+            "checkout.completed",
+            "checkout.rejected",
+            "orders.new",
+            "orders.short",
+            "dead.checkout",
+        ] {
             broker.create_topic(topic, 3);
         }
         // A port that is free for now: the provider may come later, or go and come back.
@@ -109,7 +116,7 @@ impl World {
         let runner = Runner::new(
             Checkout,
             "",
-            (self.broker.join("waybill.checkout", "checkout.requested"), self.broker.sink()),
+            (self.broker.join("waybill.checkout", &["checkout.requested", "orders.short"]), self.broker.sink()),
             self.store.another(),
             &telemetry,
             Health::default().pulse("checkout"),
@@ -187,6 +194,22 @@ impl World {
         sink.wait(Duration::ZERO).unwrap().unwrap();
     }
 
+    /// What pick says of an order it could not pick in full.
+    pub fn short(&self, order: &str, product: &str, requested: u32, picked: u32) {
+        let line =
+            serde_json::json!({"line": 1, "product_id": product, "sku": "s", "requested": requested, "picked": picked});
+        let payload =
+            serde_json::json!({"order_id": order, "customer_id": "c1", "lines": [line], "waybill": []}).to_string();
+        let mut content = Content::new(Some(order.as_bytes()), Some(payload.as_bytes()));
+        content.push_text("ce_id", event_id("pick", "orders.short", order));
+        content.push_text("ce_type", "orders.short.v1");
+        content.push_text("ce_time", system_clock());
+        content.push_text("ce_source", "/waybill/pick");
+        let mut sink = self.broker.sink();
+        sink.send(&[Message { topic: "orders.short".into(), content }]);
+        sink.wait(Duration::ZERO).unwrap().unwrap();
+    }
+
     pub async fn until(&self, topic: &str, count: usize) -> Vec<Record> {
         eventually(&format!("{count} records on {topic}"), LIMIT, async || match self.broker.records(topic) {
             records if records.len() >= count => Ok(records),
@@ -206,6 +229,16 @@ impl World {
             };
             tx.commit().await.map_err(|e| e.to_string())?;
             if parked == count { Ok(()) } else { Err(format!("{parked} parked")) }
+        })
+        .await;
+    }
+
+    pub async fn until_committed(&self, topic: &str, count: i64) {
+        eventually(&format!("{count} records of {topic} are done"), LIMIT, async || {
+            match self.broker.committed("waybill.checkout", topic).values().sum::<i64>() {
+                done if done >= count => Ok(()),
+                done => Err(format!("{done} done")),
+            }
         })
         .await;
     }
@@ -237,6 +270,11 @@ impl World {
 
     /// Nothing is held, nothing parked, no payment method kept; sold is what was confirmed, and so is the money.
     pub async fn assert_clean_slate(&mut self, sold: i64) {
+        self.assert_clean_slate_but(sold, 0).await;
+    }
+
+    /// The same where pieces came short after they were sold.
+    pub async fn assert_clean_slate_but(&mut self, sold: i64, short: i64) {
         self.until_parked(0).await;
         assert_eq!(self.count("select count(*) from payment_methods").await, 0);
         let stock = stock(&mut self.store).await.unwrap();
@@ -246,7 +284,7 @@ impl World {
         assert_eq!(stock.iter().map(|s| s.reserved).sum::<i64>(), 0, "{stock:?}");
         assert_eq!(stock.iter().map(|s| s.sold).sum::<i64>(), sold, "{stock:?}");
         let kept: i64 = self.ledger().charges.iter().map(|c| c.amount as i64 - c.refunded as i64).sum();
-        assert_eq!(kept, sold * PRICE);
+        assert_eq!(kept, (sold - short) * PRICE);
     }
 }
 
