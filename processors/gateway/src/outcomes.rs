@@ -1,0 +1,149 @@
+//! Reads `checkout.completed` and `checkout.rejected` and wakes the requests that wait for them.
+//!
+//! Every replica reads all partitions, without a group: the request may wait on any of them. Reading begins at the
+//! offsets that were the ends when the gateway started, asked for before any request is taken, so no outcome of a
+//! request taken here is missed.
+
+use crate::STAGE;
+use crate::outcome::Outcome;
+use crate::reach::{Loop, Reach};
+use crate::waiting::Waiting;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use waybill_events::{CheckoutCompleted, CheckoutRejected};
+use waybill_spine::{BrokerError, Event, KafkaConfig, Record, Shutdown, detach, headers};
+use waybill_telemetry::Carrier;
+
+const TOPICS: [&str; 2] = [CheckoutCompleted::TOPIC, CheckoutRejected::TOPIC];
+/// Longest wait for a record; also how soon a stop is seen.
+const POLL: Duration = Duration::from_millis(100);
+/// Longest wait for an answer about topics and offsets, and how often one is asked for while something is wrong.
+const ASK: Duration = Duration::from_secs(2);
+/// Wait after a start that failed.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The thread's own.
+pub(crate) struct Outcomes {
+    consumer: BaseConsumer,
+    prefix: String,
+    waiting: Waiting,
+    reach: Reach,
+    stop: Shutdown,
+}
+
+impl Outcomes {
+    pub(crate) fn new(
+        kafka: &KafkaConfig,
+        waiting: Waiting,
+        reach: Reach,
+        stop: Shutdown,
+    ) -> Result<Self, BrokerError> {
+        let mut client = kafka.admin();
+        client
+            .set("client.id", format!("waybill-{STAGE}"))
+            // Asked for by the client library; no group is joined and nothing is committed.
+            .set("group.id", format!("{}waybill.{STAGE}", kafka.prefix))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "latest")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "2048");
+        let consumer = client.create().map_err(|error| BrokerError::Fatal(error.to_string()))?;
+        Ok(Outcomes { consumer, prefix: kafka.prefix.clone(), waiting, reach, stop })
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(self) -> Result<(), BrokerError> {
+        let mut told = false;
+        while let Err(error) = self.begin() {
+            self.reach.turn(Loop::Outcomes);
+            if self.stop.requested() {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "waiting for the topics of outcomes");
+            }
+            std::thread::sleep(AGAIN);
+        }
+        self.reach.set_reading(true);
+        let mut asked: Option<Instant> = None;
+        while !self.stop.requested() {
+            self.reach.turn(Loop::Outcomes);
+            match self.consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => self.take(&detach(&message, self.named(message.topic()))),
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return Err(BrokerError::Fatal(format!("fatal: {code}")));
+                }
+                // librdkafka goes on trying; whether the brokers answer is asked below.
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "kafka");
+                    asked.get_or_insert_with(Instant::now);
+                }
+            }
+            if asked.is_some_and(|last| !self.reach.reading() || last.elapsed() < POLL * 2) {
+                let answers = self.consumer.fetch_metadata(Some(&self.full(TOPICS[0])), ASK).is_ok();
+                self.reach.set_reading(answers);
+                asked = (!answers).then(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to read every partition at its end of now.
+    fn begin(&self) -> KafkaResult<()> {
+        let mut ends = TopicPartitionList::new();
+        for topic in TOPICS {
+            let topic = self.full(topic);
+            let metadata = self.consumer.fetch_metadata(Some(&topic), ASK)?;
+            let partitions = metadata.topics().first().map_or(&[][..], |found| found.partitions());
+            if partitions.is_empty() {
+                return Err(KafkaError::MetadataFetch(rdkafka::error::RDKafkaErrorCode::UnknownTopicOrPartition));
+            }
+            for partition in partitions {
+                let (_, end) = self.consumer.fetch_watermarks(&topic, partition.id(), ASK)?;
+                ends.add_partition_offset(&topic, partition.id(), Offset::Offset(end))?;
+            }
+        }
+        self.consumer.assign(&ends)
+    }
+
+    fn take(&self, record: &Record) {
+        match record.content.header(headers::TYPE) {
+            Some(CheckoutCompleted::SCHEMA) => {
+                self.wake::<CheckoutCompleted>(record, |_| Outcome::Confirmed);
+            }
+            Some(CheckoutRejected::SCHEMA) => {
+                self.wake::<CheckoutRejected>(record, |event| Outcome::Rejected(event.into()));
+            }
+            // Another's version: the request looks into the database when its time is up.
+            _ => tracing::debug!(topic = &*record.topic, offset = record.offset, "not an outcome that is known here"),
+        }
+    }
+
+    fn wake<E: Event>(&self, record: &Record, outcome: impl FnOnce(E) -> Outcome) {
+        let event: Option<E> = serde_json::from_slice(record.content.payload().unwrap_or_default()).ok();
+        match event.filter(|event| event.check().is_ok()) {
+            Some(event) => {
+                let order_id = event.key().to_owned();
+                self.waiting.wake(&order_id, || outcome(event));
+            }
+            None => {
+                let (partition, offset) = (record.partition, record.offset);
+                tracing::warn!(topic = &*record.topic, partition, offset, "an outcome that cannot be read");
+            }
+        }
+    }
+
+    fn full(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    fn named(&self, topic: &str) -> Arc<str> {
+        topic.strip_prefix(self.prefix.as_str()).unwrap_or(topic).into()
+    }
+}

@@ -1,0 +1,137 @@
+//! Reading a request: its body, its ids, its values. What is wrong is told by field, never by value.
+
+use crate::problem::{Kind, Problem};
+use crate::shop::Shop;
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use std::time::Duration;
+use waybill_events::is_id;
+
+/// Longest wait for a body.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A JSON body.
+pub(crate) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Shop> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, shop: &Shop) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Kind::MediaType.into());
+        }
+        let limit = shop.settings.body as usize;
+        let too_large = || Problem::because(Kind::TooLarge, format!("a body has at most {limit} bytes"));
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let read = tokio::time::timeout(LIMIT, to_bytes(request.into_body(), limit)).await;
+        let bytes = read.map_err(|_| Kind::Timeout)?.map_err(|error| {
+            // The limit is an error inside the body's own.
+            let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+            let over = causes.any(|e| e.to_string() == "length limit exceeded");
+            if over { too_large() } else { Problem::because(Kind::Malformed, "the body is not whole") }
+        })?;
+        parse(&bytes).map(Body)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// serde's own messages repeat values, which may be secret: only the place and names of fields are told.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        match error.classify() {
+            Category::Data => unfit(&path, &error.to_string()),
+            Category::Io | Category::Syntax | Category::Eof => not_json(&error),
+        }
+    })?;
+    json.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    let (line, column) = (error.line(), error.column());
+    Problem::because(Kind::Malformed, format!("the body is not JSON: line {line}, column {column}"))
+}
+
+fn unfit(path: &str, message: &str) -> Problem {
+    // `missing field `x` at …`, `unknown field `x`, …`, `duplicate field `x``: the name is ours or the client's own.
+    let named = |what: &str| Some(message.strip_prefix(what)?.split('`').nth(1)?.chars().take(64).collect::<String>());
+    let below = |name: String| if path == "." { name } else { format!("{path}.{name}") };
+    if let Some(name) = named("missing field") {
+        Problem::invalid(below(name), "must be there")
+    } else if named("unknown field").is_some() {
+        // The path ends with the unknown field itself.
+        Problem::invalid(path, "is not known here")
+    } else if named("duplicate field").is_some() {
+        Problem::invalid(path, "stands twice")
+    } else {
+        Problem::invalid(path, "is not of the right type or not one of the values allowed")
+    }
+}
+
+/// An id, as all of Waybill knows them.
+pub(crate) fn id(field: &str, text: &str) -> Result<(), Problem> {
+    check(field, is_id(text), "must be 1 to 64 characters of A-Z a-z 0-9 _ . -")
+}
+
+/// A number within bounds.
+pub(crate) fn between(field: &str, value: i64, low: i64, high: i64) -> Result<(), Problem> {
+    check(field, (low..=high).contains(&value), format!("must be from {low} to {high}"))
+}
+
+/// Whatever else must hold.
+pub(crate) fn check(field: &str, holds: bool, detail: impl Into<String>) -> Result<(), Problem> {
+    if holds { Ok(()) } else { Err(Problem::invalid(field, detail)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Thing {
+        #[expect(dead_code, reason = "read by nobody")]
+        inner_part: Inner,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "read by nobody")]
+        count: u32,
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_field_and_never_by_value() {
+        for (body, kind, field) in [
+            ("{", Kind::Malformed, ""),
+            ("", Kind::Malformed, ""),
+            ("{} x", Kind::Invalid, "innerPart"),
+            (r#"{"innerPart":{"count":1}} x"#, Kind::Malformed, ""),
+            ("{}", Kind::Invalid, "innerPart"),
+            (r#"{"innerPart":{}}"#, Kind::Invalid, "innerPart.count"),
+            (r#"{"innerPart":{"count":"pm_secret"}}"#, Kind::Invalid, "innerPart.count"),
+            (r#"{"innerPart":{"count":1,"other":2}}"#, Kind::Invalid, "innerPart.other"),
+            (r#"{"innerPart":"pm_secret"}"#, Kind::Invalid, "innerPart"),
+            ("[]", Kind::Invalid, "."),
+        ] {
+            let problem = parse::<Thing>(body.as_bytes()).unwrap_err();
+            let found = problem.errors.first().map_or("", |error| error.field.as_str());
+            assert_eq!((problem.kind, found), (kind, field), "{body}: {problem:?}");
+            assert!(!format!("{problem:?}").contains("pm_secret"), "{problem:?}");
+        }
+    }
+}

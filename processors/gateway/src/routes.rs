@@ -1,0 +1,121 @@
+//! The routes, and the OpenAPI document that is made from them.
+
+use crate::problem::{Kind, PROBLEM_JSON, Problem, ProblemDocument};
+use crate::shop::{MoneySchema, Shop};
+use crate::{carts, checkout, observe, orders, products};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router, middleware};
+use std::sync::Arc;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    Response as Documented, ResponseBuilder, Type,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The document, as it is served.
+#[derive(Clone)]
+struct Document(Arc<str>);
+
+/// All routes with what stands around them.
+pub(crate) fn router(shop: Shop) -> Router {
+    let (router, document) = described();
+    // A document of text, numbers and lists: serialising cannot fail.
+    let json: Arc<str> = serde_json::to_string(&document).unwrap_or_default().into();
+    router
+        .fallback(async || Problem::from(Kind::NotFound))
+        .method_not_allowed_fallback(async || Problem::from(Kind::MethodNotAllowed))
+        .layer(Extension(Document(json)))
+        .layer(middleware::from_fn_with_state(shop.clone(), observe::every))
+        .with_state(shop)
+}
+
+/// The OpenAPI 3.1 document of the HTTP API, also served at `/api/openapi.json`.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    described().1
+}
+
+fn described() -> (Router<Shop>, OpenApi) {
+    let info = InfoBuilder::new()
+        .title("Waybill gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("The HTTP front of the shop: products, carts, checkout, orders."));
+    let (router, mut document) = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
+        .routes(routes!(products::list))
+        .routes(routes!(products::get, products::put))
+        .routes(routes!(carts::post))
+        .routes(routes!(carts::get))
+        .routes(routes!(carts::put_line, carts::delete_line))
+        .routes(routes!(checkout::post))
+        .routes(routes!(orders::get))
+        .routes(routes!(document))
+        .split_for_parts();
+    let components = document.components.get_or_insert_default();
+    let mut schemas = vec![(MoneySchema::name().into_owned(), MoneySchema::schema())];
+    schemas.push((ProblemDocument::name().into_owned(), ProblemDocument::schema()));
+    ProblemDocument::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    for item in document.paths.paths.values_mut() {
+        operations(item).for_each(complete);
+    }
+    (router, document)
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, .. } = item;
+    [get, put, post, delete].into_iter().flatten()
+}
+
+/// Adds the problems that the operation shares with others, and says what a problem looks like.
+fn complete(operation: &mut Operation) {
+    let mut shared = vec![
+        ("500", "Something went wrong here"),
+        ("503", "Not just now: `overloaded`, `unavailable`, or, of a checkout, `payment_unavailable`"),
+    ];
+    if operation.parameters.is_some() {
+        shared.push(("400", "The request cannot be read"));
+        shared.push(("422", "Some values are not valid"));
+    }
+    if operation.request_body.is_some() {
+        shared.extend([
+            ("400", "`malformed` JSON, or, of a checkout, no valid Idempotency-Key (`idempotency_key`)"),
+            ("408", "The body did not come in time"),
+            ("413", "The body is too large"),
+            ("415", "The body is not application/json"),
+            ("422", "Values that are `invalid`, or, of a checkout, `key_reused` or `no_such_cart`"),
+        ]);
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, description) in shared {
+        let response = ResponseBuilder::new().description(description).build();
+        responses.insert(status.to_owned(), RefOr::T(response));
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && status.as_str() >= "400"
+        {
+            problem(status, response);
+        }
+    }
+}
+
+fn problem(status: &str, response: &mut Documented) {
+    let schema = Ref::from_schema_name(ProblemDocument::name());
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(content));
+    if matches!(status, "429" | "503" | "409") {
+        let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).build();
+        let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds after which to try again"));
+        response.headers.insert("retry-after".to_owned(), RefOr::T(header.build()));
+    }
+}
+
+/// This document.
+#[utoipa::path(get, operation_id = "getOpenapi", path = "/api/openapi.json",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)))]
+async fn document(Extension(Document(json)): Extension<Document>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response()
+}
