@@ -11,7 +11,7 @@ use waybill_harness::Process;
 /// Who does the work.
 #[derive(Clone, Debug)]
 pub enum Side {
-    /// `waybill run all`, as it comes.
+    /// `waybill run fulfilment`, as it comes.
     Waybill,
     /// The peer, one process with two stream threads.
     KafkaStreams {
@@ -63,7 +63,7 @@ impl Side {
         let endpoint = world.collector.endpoint();
         match self {
             Side::Waybill => {
-                let args = world.args(work, &["run", "all"]);
+                let args = world.args(work, &["run", "fulfilment"]);
                 Process::spawn(&world.waybill, args, [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
             }
             Side::KafkaStreams { jar, heap } => {

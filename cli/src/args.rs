@@ -39,7 +39,7 @@ struct Settings {
 enum Command {
     /// See it work, with nothing installed: an embedded broker, SQLite, all stages, a journey at the end
     Demo(demo::Args),
-    /// Run stages, each a member of its consumer group, until SIGTERM or Ctrl-C
+    /// Run the gateway and stages, each a member of its consumer group, until SIGTERM or Ctrl-C
     Run(run::Args),
     /// Send test events
     #[command(subcommand)]
@@ -60,17 +60,25 @@ enum Produce {
     Orders(produce::Args),
 }
 
-/// A stage that can be run.
+/// What a process can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum StageName {
+pub enum Role {
+    /// The HTTP API: products, carts, checkout, orders → checkout.requested
+    Gateway,
+    /// checkout.requested → orders.new, checkout.completed, checkout.rejected
+    Checkout,
     /// orders.new → orders.picked, orders.short
     Pick,
     /// orders.picked → orders.packed
     Pack,
     /// orders.packed → orders.shipped
     Ship,
-    /// Every stage in one process
+    /// pick, pack and ship
+    Fulfilment,
+    /// All of the above
     All,
+    /// A payment provider that speaks Stripe's API and takes nobody's money, to try the checkout with
+    PaymentSimulator,
 }
 
 impl Args {

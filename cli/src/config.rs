@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use waybill_payment::simulator::SimulatorSettings;
 use waybill_spine::{KafkaConfig, Policy};
 use waybill_telemetry::TelemetryConfig;
 use waybill_topics::{Catalogue, Retention};
@@ -28,6 +29,55 @@ pub struct Config {
     telemetry: Telemetry,
     /// Liveness and readiness.
     pub health: Health,
+    /// Where the HTTP API is served.
+    pub http: Http,
+    /// Bounds of the HTTP API.
+    pub gateway: waybill_gateway::Settings,
+    /// The payment provider; read, never written.
+    #[serde(skip_serializing, default)]
+    pub payment: waybill_payment::Settings,
+    /// The payment simulator.
+    pub simulator: Simulator,
+}
+
+/// Where the HTTP API is served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Port 0 takes a free one; the log says which.
+    pub listen: SocketAddr,
+}
+
+/// How the payment simulator behaves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Simulator {
+    /// Where it is served.
+    pub listen: SocketAddr,
+    /// Decides, together with a call's key, which charges are declined.
+    seed: u64,
+    /// The share of charges that are declined for good, 0 to 1.
+    declines: f64,
+    /// The share of charges that are declined for now, 0 to 1.
+    softdeclines: f64,
+    /// How long a call takes.
+    latency: jiff::SignedDuration,
+    /// Where its books are kept; without it a restart forgets everything.
+    ledger: Option<std::path::PathBuf>,
+}
+
+impl Simulator {
+    /// For the simulator.
+    pub fn settings(&self) -> SimulatorSettings {
+        let latency = self.latency.unsigned_abs();
+        SimulatorSettings {
+            seed: self.seed,
+            hard_declines: self.declines,
+            soft_declines: self.softdeclines,
+            latency: latency..=latency,
+            ledger: self.ledger.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +134,17 @@ impl Default for Config {
             },
             telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new() },
             health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
+            http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
+            gateway: waybill_gateway::Settings::default(),
+            payment: waybill_payment::Settings::default(),
+            simulator: Simulator {
+                listen: SocketAddr::from(([127, 0, 0, 1], 12111)),
+                seed: 1,
+                declines: 0.0,
+                softdeclines: 0.0,
+                latency: jiff::SignedDuration::ZERO,
+                ledger: None,
+            },
         }
     }
 }

@@ -74,7 +74,8 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
     })?;
     waybill_telemetry::log_to_stderr("warn");
     let shutdown = Shutdown::default();
-    let mut running = Running::new(kafka.clone(), store, Health::default(), shutdown.clone(), Policy::default());
+    let mut running =
+        Running::new(kafka.clone(), Health::default(), shutdown.clone(), Policy::default()).with_store(store);
     running.start(Pick, (), telemetry("pick"))?;
     running.start(Pack, (), telemetry("pack"))?;
     running.start(Ship, (), telemetry("ship"))?;

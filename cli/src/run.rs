@@ -1,6 +1,6 @@
 //! `waybill run`: stages, each on a thread of its own with a connection of its own.
 
-use crate::args::StageName;
+use crate::args::Role;
 use crate::config::Config;
 use crate::exit::Ended;
 use crate::kafka;
@@ -11,12 +11,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use waybill_checkout::{Checkout, Payments};
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_payment::{Stripe, simulator};
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
 };
 use waybill_store::{Store, StoreError};
-use waybill_telemetry::{Telemetry, TelemetryConfig};
+use waybill_telemetry::{Dropped, Telemetry, TelemetryConfig};
 use waybill_topics::Catalogue;
 
 /// How long a start waits for the database, and for Kafka.
@@ -24,58 +26,67 @@ const START: Duration = Duration::from_secs(60);
 /// How long a stop waits for the stages: longer than their own last batch.
 const STOP: Duration = Duration::from_secs(15);
 
-/// Which stages.
+/// Which roles.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Stages to run in this process
+    /// What this process is to be, one or more
     #[arg(required = true, value_enum)]
-    stages: Vec<StageName>,
+    roles: Vec<Role>,
 }
 
 /// Runs the command.
 pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
-    let stages = chosen(&args.stages);
+    let roles = chosen(&args.roles);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let shutdown = Shutdown::default();
     runtime.spawn(stop_on_signal(shutdown.clone()));
     let result = runtime.block_on(async {
         let policy = config.policy(&Catalogue::built_in()?)?;
         let kafka = config.kafka();
-        let store = open_store(config, &shutdown).await?;
+        let mut running = Running::new(kafka, Health::default(), shutdown, policy);
+        if roles.iter().any(|role| *role != Role::PaymentSimulator) {
+            running.store = Some(open_store(config, &running.shutdown).await?);
+            running.check_topics(&roles).await?;
+        }
         let listener = TcpListener::bind(config.health.listen).await.context("health.listen")?;
         let address = listener.local_addr()?;
-        let health = Health::default();
-        tokio::spawn(health.clone().serve(listener));
-        let mut running = Running::new(kafka, store, health, shutdown, policy);
-        running.check_topics(&stages).await?;
-        for stage in &stages {
-            running.start_named(*stage, config.telemetry(name(*stage)))?;
+        tokio::spawn(running.health.clone().serve(listener));
+        for role in &roles {
+            running.start_role(*role, config).await?;
         }
-        tracing::info!(stages = %names(&stages), health = %address, "running");
+        tracing::info!(roles = %names(&roles), health = %address, "running");
         tokio::task::spawn_blocking(move || running.wait()).await?
     });
     runtime.shutdown_background();
     result
 }
 
-fn chosen(stages: &[StageName]) -> BTreeSet<StageName> {
-    if stages.contains(&StageName::All) {
-        return [StageName::Pick, StageName::Pack, StageName::Ship].into();
-    }
-    stages.iter().copied().collect()
+const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
+
+fn chosen(roles: &[Role]) -> BTreeSet<Role> {
+    let each = roles.iter().flat_map(|role| match role {
+        Role::All => [&[Role::Gateway, Role::Checkout][..], &FULFILMENT].concat(),
+        Role::Fulfilment => FULFILMENT.to_vec(),
+        Role::Gateway | Role::Checkout | Role::Pick | Role::Pack | Role::Ship | Role::PaymentSimulator => vec![*role],
+    });
+    each.collect()
 }
 
-fn name(stage: StageName) -> &'static str {
-    match stage {
-        StageName::Pick => Pick::NAME,
-        StageName::Pack => Pack::NAME,
-        StageName::Ship => Ship::NAME,
-        StageName::All => "all",
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Gateway => waybill_gateway::STAGE,
+        Role::Checkout => Checkout::NAME,
+        Role::Pick => Pick::NAME,
+        Role::Pack => Pack::NAME,
+        Role::Ship => Ship::NAME,
+        Role::Fulfilment => "fulfilment",
+        Role::All => "all",
+        Role::PaymentSimulator => "payment-simulator",
     }
 }
 
-fn names(stages: &BTreeSet<StageName>) -> String {
-    stages.iter().map(|s| name(*s)).collect::<Vec<_>>().join(", ")
+fn names(roles: &BTreeSet<Role>) -> String {
+    roles.iter().map(|role| name(*role)).collect::<Vec<_>>().join(", ")
 }
 
 async fn stop_on_signal(shutdown: Shutdown) {
@@ -106,29 +117,38 @@ async fn open_store(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Stor
     }
 }
 
-/// The stages of a process.
+/// The roles of a process.
 pub struct Running {
     kafka: KafkaConfig,
-    store: Store,
+    /// None where no role needs one.
+    store: Option<Store>,
     health: Health,
     shutdown: Shutdown,
     policy: Policy,
     telemetry: Vec<(&'static str, Telemetry)>,
+    /// Roles that have not ended.
+    left: usize,
     ended: Sender<(&'static str, anyhow::Result<()>)>,
     endings: Receiver<(&'static str, anyhow::Result<()>)>,
 }
 
 impl Running {
     /// Nothing runs yet.
-    pub fn new(kafka: KafkaConfig, store: Store, health: Health, shutdown: Shutdown, policy: Policy) -> Self {
+    pub fn new(kafka: KafkaConfig, health: Health, shutdown: Shutdown, policy: Policy) -> Self {
         let (ended, endings) = channel();
-        Running { kafka, store, health, shutdown, policy, telemetry: Vec::new(), ended, endings }
+        Running { kafka, store: None, health, shutdown, policy, telemetry: Vec::new(), left: 0, ended, endings }
+    }
+
+    /// With a database, already migrated.
+    #[must_use]
+    pub fn with_store(self, store: Store) -> Self {
+        Running { store: Some(store), ..self }
     }
 
     /// A stage without its topics would wait for ever, so it does not start.
-    async fn check_topics(&self, stages: &BTreeSet<StageName>) -> anyhow::Result<()> {
+    async fn check_topics(&self, roles: &BTreeSet<Role>) -> anyhow::Result<()> {
         let catalogue = Catalogue::built_in()?;
-        let topics: Vec<&str> = stages
+        let topics: Vec<&str> = roles
             .iter()
             .flat_map(|s| catalogue.owned_by(name(*s)).chain(catalogue.consumed_by(name(*s))))
             .map(|topic| topic.name.as_str())
@@ -148,13 +168,75 @@ impl Running {
         Ok(())
     }
 
-    fn start_named(&mut self, stage: StageName, telemetry: TelemetryConfig) -> anyhow::Result<()> {
-        match stage {
-            StageName::Pick => self.start(Pick, (), telemetry),
-            StageName::Pack => self.start(Pack, (), telemetry),
-            StageName::Ship => self.start(Ship, (), telemetry),
-            StageName::All => Ok(()),
+    async fn start_role(&mut self, role: Role, config: &Config) -> anyhow::Result<()> {
+        let telemetry = config.telemetry(name(role));
+        match role {
+            Role::Gateway => self.start_gateway(config, telemetry).await,
+            Role::Checkout => {
+                let stripe = Stripe::new(&config.payment).context(
+                    "payment: give payment.url and payment.key, or try it with `waybill run payment-simulator`",
+                )?;
+                let means = Payments::new(stripe, self.another_store()?, &Handle::current());
+                self.start(Checkout, means, telemetry)
+            }
+            Role::Pick => self.start(Pick, (), telemetry),
+            Role::Pack => self.start(Pack, (), telemetry),
+            Role::Ship => self.start(Ship, (), telemetry),
+            Role::PaymentSimulator => self.start_simulator(config).await,
+            // Chosen apart.
+            Role::Fulfilment | Role::All => Ok(()),
         }
+    }
+
+    fn another_store(&self) -> anyhow::Result<Store> {
+        Ok(self.store.as_ref().context("no database was opened")?.another())
+    }
+
+    /// Starts the HTTP API as a task.
+    async fn start_gateway(&mut self, config: &Config, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+        let telemetry = Telemetry::start(&telemetry)?;
+        if self.telemetry.is_empty() {
+            telemetry.bridge();
+        }
+        let listener = TcpListener::bind(config.http.listen).await.context("http.listen")?;
+        tracing::info!(http = %listener.local_addr()?, "the shop is open");
+        let (settings, kafka, store) = (config.gateway.clone(), self.kafka.clone(), self.another_store()?);
+        let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());
+        self.spawn(waybill_gateway::STAGE, async move {
+            let served = waybill_gateway::serve(listener, settings, kafka, store, &telemetry, pulse, shutdown).await;
+            tell_dropped(waybill_gateway::STAGE, tokio::task::spawn_blocking(|| telemetry.close()).await?);
+            served.map_err(anyhow::Error::from)
+        });
+        Ok(())
+    }
+
+    /// A role that is a task of the process's runtime.
+    fn spawn(&mut self, name: &'static str, role: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let (ended, shutdown) = (self.ended.clone(), self.shutdown.clone());
+        self.left += 1;
+        tokio::spawn(async move {
+            let result = role.await;
+            // One role's end is the end of the process: a supervisor starts it whole again.
+            shutdown.request();
+            ended.send((name, result)).ok();
+        });
+    }
+
+    /// Starts the payment simulator as a task.
+    async fn start_simulator(&mut self, config: &Config) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(config.simulator.listen).await.context("simulator.listen")?;
+        eprintln!("payment simulator: http://{}, its books: /ledger", listener.local_addr()?);
+        let (settings, shutdown) = (config.simulator.settings(), self.shutdown.clone());
+        let stopped = async move {
+            while !shutdown.requested() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        self.spawn(
+            name(Role::PaymentSimulator),
+            async move { Ok(simulator::serve(listener, settings, stopped).await?) },
+        );
+        Ok(())
     }
 
     /// Starts a stage on a thread of its own.
@@ -175,7 +257,7 @@ impl Running {
             stage,
             &self.kafka.prefix,
             (source, sink),
-            self.store.another(),
+            self.another_store()?,
             &telemetry,
             self.health.pulse(S::NAME),
             self.shutdown.clone(),
@@ -191,10 +273,10 @@ impl Running {
                 .build()
                 .map_err(anyhow::Error::from)
                 .and_then(|runtime| runtime.block_on(runner.run()).map_err(anyhow::Error::from));
-            // One stage's end is the end of the process: a supervisor starts it whole again.
             shutdown.request();
             ended.send((S::NAME, result)).ok();
         })?;
+        self.left += 1;
         self.telemetry.push((S::NAME, telemetry));
         Ok(())
     }
@@ -203,7 +285,7 @@ impl Running {
     pub fn wait(self) -> anyhow::Result<Ended> {
         let mut result = Ok(Ended::Done);
         let mut deadline = None;
-        let mut left = self.telemetry.len();
+        let mut left = self.left;
         while left > 0 {
             match self.endings.recv_timeout(Duration::from_millis(200)) {
                 Ok((stage, ended)) => {
@@ -228,13 +310,16 @@ impl Running {
             .map(|(stage, telemetry)| std::thread::spawn(move || (stage, telemetry.close())))
             .collect();
         for closed in closing {
-            if let Ok((stage, dropped)) = closed.join()
-                && dropped.queue_full + dropped.export_failed > 0
-            {
-                let (queue_full, export_failed) = (dropped.queue_full, dropped.export_failed);
-                tracing::warn!(stage, queue_full, export_failed, "spans dropped");
+            if let Ok((stage, dropped)) = closed.join() {
+                tell_dropped(stage, dropped);
             }
         }
         result
+    }
+}
+
+fn tell_dropped(role: &'static str, Dropped { queue_full, export_failed }: Dropped) {
+    if queue_full + export_failed > 0 {
+        tracing::warn!(role, queue_full, export_failed, "spans dropped");
     }
 }

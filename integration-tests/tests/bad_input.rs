@@ -90,7 +90,7 @@ fn letter<'a>(dead: &'a [Rec], draft: &Draft) -> Option<&'a Rec> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_bad_record_ends_with_its_reason_and_costs_no_other() {
     let Some(shop) = Shop::open("bad-input", 1_000).await else { return };
-    let mut process = shop.run(&["all"]);
+    let mut process = shop.run(&["fulfilment"]);
     let cases = corpus();
     let good = |name: &str| {
         let good = r#"{"why":"","reason":null,"payload":"{\"order_id\":\"KEY\",\"customer_id\":\"c\",\"country\":\"DE\",\"service\":\"standard\",\"lines\":[{\"line\":1,\"product_id\":\"p-0001\",\"sku\":\"S\",\"quantity\":1,\"weight_g\":1,\"size_mm\":[1,1,1]}]}"}"#;

@@ -24,14 +24,14 @@ async fn ten_thousand_orders_are_shipped_by_three_processes_of_each_stage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaling_from_one_to_four_to_two_processes_under_load_changes_nothing() {
     let Some(shop) = Shop::open("scaling", EACH).await else { return };
-    let mut processes = vec![shop.run(&["all"])];
+    let mut processes = vec![shop.run(&["fulfilment"])];
     let feed = |seed: &'static str| ["produce", "orders", "--count", "1500", "--rate", "500", "--seed", seed];
     let produce = |seed| {
         let args = feed(seed);
         std::thread::scope(|s| s.spawn(|| shop.done(&args)).join().unwrap())
     };
     produce("21");
-    processes.extend((0..3).map(|_| shop.run(&["all"])));
+    processes.extend((0..3).map(|_| shop.run(&["fulfilment"])));
     produce("22");
     stop(&mut processes[0]);
     stop(&mut processes[1]);
@@ -72,7 +72,7 @@ async fn a_kill_in_the_middle_loses_nothing_and_does_nothing_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_repeated_under_the_same_or_another_event_id_is_picked_and_shipped_once() {
     let Some(shop) = Shop::open("repeat", EACH).await else { return };
-    let _process = shop.run(&["all"]);
+    let _process = shop.run(&["fulfilment"]);
     for _ in 0..2 {
         shop.done(&["produce", "orders", "--count", "100", "--seed", "41"]);
     }
@@ -98,7 +98,7 @@ async fn an_order_repeated_under_the_same_or_another_event_id_is_picked_and_ship
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_one_order_keep_their_order_and_partition() {
     let Some(shop) = Shop::open("order", EACH).await else { return };
-    let _processes = [shop.run(&["all"]), shop.run(&["all"])];
+    let _processes = [shop.run(&["fulfilment"]), shop.run(&["all"])];
     shop.done(&["produce", "orders", "--count", "500", "--seed", "51"]);
     shop.until("orders.shipped", 500).await;
     let mut partition = std::collections::BTreeMap::new();
@@ -120,7 +120,7 @@ async fn events_of_one_order_keep_their_order_and_partition() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_bins_do_not_hold_is_short_and_the_rest_goes_on() {
     let Some(shop) = Shop::open("short", 3).await else { return };
-    let _process = shop.run(&["all"]);
+    let _process = shop.run(&["fulfilment"]);
     shop.done(&["produce", "orders", "--count", "600", "--seed", "61"]);
     shop.until_committed("pick", "orders.new").await;
     let short = shop.read("orders.short");

@@ -32,7 +32,7 @@ async fn a_seed_gives_the_same_orders_and_ids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trace_shows_one_journey_over_four_traces() {
     let Some(shop) = Shop::open("trace", 1_000).await else { return };
-    let _process = shop.run(&["all"]);
+    let _process = shop.run(&["fulfilment"]);
     shop.done(&["produce", "orders", "--count", "20", "--seed", "6", "--lines", "3"]);
     shop.until("orders.shipped", 20).await;
     let shown = shop.done(&["trace", "o-6-0000004"]);

@@ -35,7 +35,7 @@ async fn stages_pause_while_the_database_is_away_and_lose_nothing() {
     let database = server.create_database("away").await.unwrap();
     let Some(shop) = Shop::on("away", database.url()).await else { return };
     shop.done(&["bins", "load", "--test-goods", "1000"]);
-    let process = shop.run(&["all"]);
+    let process = shop.run(&["fulfilment"]);
     shop.done(&["produce", "orders", "--count", "200", "--seed", "71"]);
     shop.until("orders.shipped", 200).await;
     until_health(&process, "/readyz", 200).await;
@@ -64,7 +64,7 @@ async fn stages_pause_while_the_database_is_away_and_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_finishes_what_is_in_hand_and_ends_with_zero() {
     let Some(shop) = Shop::open("stop", 1_000).await else { return };
-    let mut process = shop.run(&["all"]);
+    let mut process = shop.run(&["fulfilment"]);
     shop.done(&["produce", "orders", "--count", "300", "--seed", "81"]);
     shop.until("orders.shipped", 300).await;
     process.terminate().unwrap();
@@ -79,7 +79,7 @@ async fn a_stop_finishes_what_is_in_hand_and_ends_with_zero() {
 async fn time_to_end(name: &str, endpoint: &str) -> Option<(Duration, String)> {
     let mut shop = Shop::open(name, 1_000).await?;
     shop.export_to(endpoint);
-    let mut process = shop.run(&["all"]);
+    let mut process = shop.run(&["fulfilment"]);
     shop.set("OTEL_SDK_DISABLED", "true");
     shop.done(&["produce", "orders", "--count", "500", "--seed", "91"]);
     shop.until("orders.shipped", 500).await;
