@@ -177,7 +177,7 @@ impl Running {
                     "payment: give payment.url and payment.key, or try it with `waybill run payment-simulator`",
                 )?;
                 let means = Payments::new(stripe, self.another_store()?, &Handle::current());
-                self.start(Checkout, means, telemetry)
+                self.start(Checkout::default(), means, telemetry)
             }
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),

@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod chain;
+mod checkout;
 mod commands;
 mod failpoints;
 mod faults;
 mod shop;
 mod telemetry;
 mod topics;
+mod web;

@@ -122,6 +122,18 @@ impl Shop {
         .await;
     }
 
+    /// Statements that only a test has a use for.
+    pub async fn execute(&self, sql: &str) {
+        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    }
+
+    /// One number from the database, by a statement put together.
+    pub async fn sum(&self, sql: &str) -> i64 {
+        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+    }
+
     /// One number from the database.
     pub async fn number(&self, sql: &'static str) -> i64 {
         let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();

@@ -112,7 +112,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     /// Puts a stage together. `prefix` stands before every topic and group name of the deployment.
     #[expect(clippy::too_many_arguments, reason = "the parts of a running stage, put together once")]
     pub fn new(
-        stage: S,
+        mut stage: S,
         prefix: &str,
         (source, sink): (I, O),
         store: Store,
@@ -126,6 +126,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         let group = format!("{prefix}waybill.{}", S::NAME);
         let topics = S::Event::TOPICS.iter().map(|(topic, _)| (*topic, format!("{prefix}{topic}")));
         let meter = telemetry.meter("waybill.spine");
+        stage.meter(&telemetry.meter(format!("waybill.{}", S::FLOW)));
         Metrics::watch_lag(&meter, S::NAME, source.lags());
         let now = Instant::now();
         Runner {
@@ -316,6 +317,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         }
         self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
         Failpoint::AfterOffsets.pass();
+        plan.spans.iter().for_each(|span| self.desk.stage.ended(span));
         self.export.finish(plan.spans);
         self.metrics.ended(items.iter().map(|item| &*item.record.topic).zip(&plan.fates), taken.elapsed());
         let mut items: Vec<Option<Item<S>>> = items.into_iter().map(Some).collect();

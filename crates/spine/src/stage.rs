@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use waybill_store::{StoreError, Table, Tx};
-use waybill_telemetry::{SpanEvent, SpanKind, Status, Waybill};
+use waybill_telemetry::{SpanEvent, SpanKind, SpanRecord, Status, Waybill};
 
 /// An event on a topic of its own.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -287,6 +288,12 @@ pub trait Stage: Send + Sized + 'static {
     fn span(_: &Self::Event) -> (&'static str, Trace) {
         (Self::SPAN, Trace::Linked)
     }
+
+    /// Makes instruments of its own.
+    fn meter(&mut self, _: &Meter) {}
+
+    /// A span of its own has ended, and what it tells of is durable: for its instruments.
+    fn ended(&self, _: &SpanRecord) {}
 
     /// Decides. Pure: same state, shared rows, event and time (`ce_time`), same outcome.
     fn decide(

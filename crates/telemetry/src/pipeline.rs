@@ -17,6 +17,7 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{
     Sampler, SamplingDecision, SdkTracerProvider, ShouldSample, SpanData, SpanExporter, SpanProcessor,
 };
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +154,7 @@ impl Telemetry {
 
     /// A meter of the scope `waybill.<crate>`.
     #[must_use]
-    pub fn meter(&self, scope: &'static str) -> Meter {
+    pub fn meter(&self, scope: impl Into<Cow<'static, str>>) -> Meter {
         let scope =
             InstrumentationScope::builder(scope).with_version(env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
         self.meters.meter_with_scope(scope.build())

@@ -12,6 +12,7 @@
 mod after;
 mod carts;
 mod input;
+mod measures;
 mod payment;
 mod saga;
 mod spans;

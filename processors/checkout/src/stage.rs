@@ -7,11 +7,13 @@
 use crate::after;
 use crate::carts::Cart;
 use crate::input::CheckoutInput;
+use crate::measures::Measures;
 use crate::payment::{Answered, Payment, PaymentAnswer, RefundReason};
 use crate::saga::{Awaits, Failure, Saga, Status, cost};
 use crate::spans;
 use crate::till::Till;
 use jiff::Timestamp;
+use opentelemetry::metrics::Meter;
 use std::time::Duration;
 use waybill_events::{CheckoutCompleted, CheckoutRejected, CheckoutRequested, Rejection, Service, Step};
 use waybill_inventory::{Confirmed, Lines, Reserved};
@@ -19,6 +21,7 @@ use waybill_money::{Money, MoneyError};
 use waybill_payment::{Charged, Refunded};
 use waybill_spine::{Decision, Details, Emit, Outcome, Refusal, Stage, Trace};
 use waybill_store::Table;
+use waybill_telemetry::SpanRecord;
 
 /// How long goods are held for a checkout: longer than [`SAGA`], shorter than a provider keeps its keys (24 h).
 const HOLD: Duration = Duration::from_secs(15 * 60);
@@ -30,8 +33,10 @@ const SOFT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 const UNKNOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
 
 /// The stage.
-#[derive(Clone, Copy, Debug)]
-pub struct Checkout;
+#[derive(Clone, Debug, Default)]
+pub struct Checkout {
+    measures: Option<Measures>,
+}
 
 pub(crate) type Said = Outcome<Saga, Payment>;
 
@@ -44,6 +49,16 @@ impl Stage for Checkout {
     type State = Saga;
     type Shared = Till;
     type Call = Payment;
+
+    fn meter(&mut self, meter: &Meter) {
+        self.measures = Some(Measures::new(meter));
+    }
+
+    fn ended(&self, span: &SpanRecord) {
+        if let Some(measures) = &self.measures {
+            measures.ended(span);
+        }
+    }
 
     fn span(input: &CheckoutInput) -> (&'static str, Trace) {
         match input {

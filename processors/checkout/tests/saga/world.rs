@@ -114,7 +114,7 @@ impl World {
         let means = Payments::new(Stripe::new(&settings).unwrap(), self.store.another(), &runtime);
         let shutdown = Shutdown::default();
         let runner = Runner::new(
-            Checkout,
+            Checkout::default(),
             "",
             (self.broker.join("waybill.checkout", &["checkout.requested", "orders.short"]), self.broker.sink()),
             self.store.another(),
