@@ -89,7 +89,7 @@ async fn every_request_is_a_span_and_a_duration_and_the_payment_method_is_nowher
     let run = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let logs = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{logs}");
-    assert!(logs.contains("TRACE") && logs.contains("request failed") | logs.contains("database"), "{logs}");
+    assert!(logs.contains("TRACE") && (logs.contains("request failed") || logs.contains("database")), "{logs}");
     assert!(!logs.contains(CANARY), "in the logs: {:?}", logs.lines().find(|line| line.contains(CANARY)));
 
     let spans = eventually("the spans are there", LIMIT, async || {
