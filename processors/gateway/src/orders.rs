@@ -72,6 +72,8 @@ pub(crate) async fn get(State(shop): State<Shop>, PathOf(order_id): PathOf<Strin
     let Some(Checkout { status, total, item_count, failure }) = found else {
         return Err(Problem::because(Kind::NotFound, "there is no such order"));
     };
+    // A checkout that is about to be rejected knows why before it is.
+    let failure = failure.filter(|_| status == Status::Rejected).map(FailureView::from);
     let total = total.map(|total| money(total.amount_minor, &total.currency)).transpose()?;
-    Ok(Json(Order { order_id, status, total, item_count, failure: failure.map(FailureView::from) }))
+    Ok(Json(Order { order_id, status, total, item_count, failure }))
 }

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use waybill_events::{CheckoutCompleted, CheckoutRejected};
 use waybill_spine::{BrokerError, Event, KafkaConfig, Record, Shutdown, detach, headers};
 use waybill_telemetry::Carrier;
@@ -20,7 +20,7 @@ use waybill_telemetry::Carrier;
 const TOPICS: [&str; 2] = [CheckoutCompleted::TOPIC, CheckoutRejected::TOPIC];
 /// Longest wait for a record; also how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(100);
-/// Longest wait for an answer about topics and offsets, and how often one is asked for while something is wrong.
+/// Longest wait for an answer about topics and offsets.
 const ASK: Duration = Duration::from_secs(2);
 /// Wait after a start that failed.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ impl Outcomes {
             std::thread::sleep(AGAIN);
         }
         self.reach.set_reading(true);
-        let mut asked: Option<Instant> = None;
+        let mut in_doubt = false;
         while !self.stop.requested() {
             self.reach.turn(Loop::Outcomes);
             match self.consumer.poll(POLL) {
@@ -82,13 +82,12 @@ impl Outcomes {
                 // librdkafka goes on trying; whether the brokers answer is asked below.
                 Some(Err(error)) => {
                     tracing::debug!(%error, "kafka");
-                    asked.get_or_insert_with(Instant::now);
+                    in_doubt = true;
                 }
             }
-            if asked.is_some_and(|last| !self.reach.reading() || last.elapsed() < POLL * 2) {
-                let answers = self.consumer.fetch_metadata(Some(&self.full(TOPICS[0])), ASK).is_ok();
-                self.reach.set_reading(answers);
-                asked = (!answers).then(Instant::now);
+            if in_doubt {
+                in_doubt = self.consumer.fetch_metadata(Some(&self.full(TOPICS[0])), ASK).is_err();
+                self.reach.set_reading(!in_doubt);
             }
         }
         Ok(())
