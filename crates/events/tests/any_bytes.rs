@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
-use waybill_events::{OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort};
+use waybill_events::{
+    CancelRequested, OrderCancelled, OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, StockAdjustment,
+    StockLevel,
+};
 use waybill_spine::Event;
 
 const ORDER: &[u8] = include_bytes!("../../../schemas/examples/orders.new/three-lines.json");
@@ -23,6 +26,10 @@ fn read_all(bytes: &[u8]) {
     read::<OrderShort>(bytes);
     read::<OrderPacked>(bytes);
     read::<OrderShipped>(bytes);
+    read::<CancelRequested>(bytes);
+    read::<OrderCancelled>(bytes);
+    read::<StockAdjustment>(bytes);
+    read::<StockLevel>(bytes);
 }
 
 proptest! {

@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use waybill_events::{
-    CheckoutCompleted, CheckoutRejected, CheckoutRequested, OrderPacked, OrderPicked, OrderPlaced, OrderShipped,
-    OrderShort,
+    CancelRequested, CheckoutCompleted, CheckoutRejected, CheckoutRequested, OrderCancelled, OrderPacked, OrderPicked,
+    OrderPlaced, OrderShipped, OrderShort, StockAdjustment, StockLevel,
 };
 use waybill_spine::Event;
 use waybill_topics::Catalogue;
@@ -33,7 +33,7 @@ fn tie<E: Event>() -> &'static str {
     for (path, example) in valid {
         let event: E = serde_json::from_value(example.clone()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         event.check().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert_eq!(event.key(), example["order_id"], "{}", path.display());
+        assert_eq!(event.key(), example[&topic.key], "{}", path.display());
         let written = serde_json::to_value(&event).unwrap();
         assert_eq!(written, example, "{}: what is read is written again, nothing lost", path.display());
     }
@@ -51,6 +51,10 @@ fn every_event_is_tied_to_its_topic_schema_and_examples() {
         tie::<OrderShort>(),
         tie::<OrderPacked>(),
         tie::<OrderShipped>(),
+        tie::<CancelRequested>(),
+        tie::<OrderCancelled>(),
+        tie::<StockAdjustment>(),
+        tie::<StockLevel>(),
     ];
     let catalogue = Catalogue::built_in().unwrap();
     let with_schema: BTreeSet<&str> =
@@ -86,4 +90,19 @@ fn bad_orders_are_refused_by_the_type_as_by_the_schema() {
         refused += 1;
     }
     assert!(refused >= 10, "only {refused} cases were tried");
+}
+
+#[test]
+fn bad_words_about_the_stock_are_refused_by_the_type_as_by_the_schema() {
+    let refused = |topic: &str, read: fn(Value) -> Result<(), String>| {
+        for (path, example) in cases(schemas().join("examples").join(topic).join("invalid")) {
+            assert!(read(example).is_err(), "{} is accepted", path.display());
+        }
+    };
+    fn read<E: Event>(example: Value) -> Result<(), String> {
+        serde_json::from_value::<E>(example).map_err(|e| e.to_string())?.check()
+    }
+    refused(StockAdjustment::TOPIC, read::<StockAdjustment>);
+    refused(StockLevel::TOPIC, read::<StockLevel>);
+    refused(CancelRequested::TOPIC, read::<CancelRequested>);
 }

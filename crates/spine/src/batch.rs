@@ -153,23 +153,34 @@ fn bug(what: &str, error: impl std::fmt::Display) -> Attempt {
     Attempt::Refused(Refusal::new("bug", format!("{what}: {error}")))
 }
 
-/// A key's row, as it is read and as the batch changes it.
+/// A subject's row, as it is read and as the batch changes it.
 struct Row<S> {
     version: i32,
     state: Option<S>,
     /// The messages of the last decision, as they are kept.
     answer: Option<Vec<u8>>,
     changed: bool,
+}
+
+impl<S> Default for Row<S> {
+    fn default() -> Self {
+        Row { version: 0, state: None, answer: None, changed: false }
+    }
+}
+
+/// What waits of a key.
+#[derive(Clone, Copy, Default)]
+struct Queue {
     /// Records of the key are parked: what comes from Kafka waits behind them.
     parked: bool,
     /// The first of the parked records waits again, and so do the others.
     held: bool,
 }
 
-impl<S> Default for Row<S> {
-    fn default() -> Self {
-        Row { version: 0, state: None, answer: None, changed: false, parked: false, held: false }
-    }
+/// What is known of a batch's subjects, and what waits of its keys.
+struct Rows<'k, S> {
+    of_subjects: HashMap<&'k str, Row<S>>,
+    of_keys: HashMap<&'k str, Queue>,
 }
 
 pub(crate) struct Desk<S> {
@@ -194,11 +205,11 @@ impl<S: Stage> Desk<S> {
         let held = tx.held(S::NAME, &leases).await?;
         let lost =
             |item: &Item<S>| item.answer().is_some() && item.parked.as_ref().is_some_and(|p| !held.contains(&p.id));
-        let mut rows = self.rows(&mut tx, accepted.iter().map(|(event, _)| event.key())).await?;
+        let mut rows = self.rows(&mut tx, &accepted).await?;
         let mut shared = {
             let work = accepted.iter().map(|&(event, item)| Work {
                 event,
-                state: rows.get(event.key()).and_then(|row| row.state.as_ref()),
+                state: rows.of_subjects.get(event.subject()).and_then(|row| row.state.as_ref()),
                 answer: item.answer().map(|(answer, _)| answer),
             });
             let work: Vec<Work<'_, S>> = work.collect();
@@ -217,7 +228,7 @@ impl<S: Stage> Desk<S> {
         }))
         .unwrap_or_else(|_| Err(bug("the stage panicked", "see its log")))?;
         let Batch { mut plan, park, again, repark, begun, .. } = batch;
-        tx.save(S::TABLE, &changed(rows)?).await?;
+        tx.save(S::TABLE, &changed(rows.of_subjects)?).await?;
         let new: HashMap<String, i64> =
             tx.park(S::NAME, &park).await?.into_iter().map(|(id, origin)| (origin, id)).collect();
         for (id, why, wait) in again {
@@ -244,21 +255,25 @@ impl<S: Stage> Desk<S> {
     async fn rows<'a>(
         &self,
         tx: &mut Tx<'_>,
-        keys: impl Iterator<Item = &'a str>,
-    ) -> Result<HashMap<&'a str, Row<S::State>>, Attempt> {
-        let mut rows: HashMap<&str, Row<S::State>> = keys.map(|key| (key, Row::default())).collect();
-        let keys: Vec<&str> = rows.keys().copied().collect();
+        accepted: &[(&'a S::Event, &'a Item<S>)],
+    ) -> Result<Rows<'a, S::State>, Attempt> {
+        let mut rows = Rows {
+            of_subjects: accepted.iter().map(|(event, _)| (event.subject(), Row::default())).collect(),
+            of_keys: accepted.iter().map(|(event, _)| (event.key(), Queue::default())).collect(),
+        };
+        let others = rows.of_keys.keys().filter(|key| !rows.of_subjects.contains_key(*key));
+        let keys: Vec<&str> = rows.of_subjects.keys().chain(others).copied().collect();
         let known = tx.known(S::TABLE, S::NAME, &keys).await?;
         for Decided { key, version, state, answer } in known.decided {
-            if let Some(row) = rows.get_mut(key.as_str()) {
+            if let Some(row) = rows.of_subjects.get_mut(key.as_str()) {
                 row.version = version;
                 row.state = Some(serde_json::from_str(&state).map_err(|e| bug("the stored state cannot be read", e))?);
                 row.answer = Some(answer);
             }
         }
         for key in known.parked {
-            if let Some(row) = rows.get_mut(key.as_str()) {
-                row.parked = true;
+            if let Some(queue) = rows.of_keys.get_mut(key.as_str()) {
+                queue.parked = true;
             }
         }
         Ok(rows)
@@ -313,7 +328,7 @@ fn kept(messages: &[Message]) -> Result<Vec<u8>, Attempt> {
 /// The decisions of one attempt, in memory.
 struct Batch<'d, 'k, S: Stage> {
     desk: &'d Desk<S>,
-    rows: &'d mut HashMap<&'k str, Row<S::State>>,
+    rows: &'d mut Rows<'k, S::State>,
     plan: Plan<S::Call>,
     park: Vec<Park>,
     again: Vec<(i64, String, Duration)>,
@@ -323,7 +338,7 @@ struct Batch<'d, 'k, S: Stage> {
 }
 
 impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
-    fn new(desk: &'d Desk<S>, rows: &'d mut HashMap<&'k str, Row<S::State>>) -> Self {
+    fn new(desk: &'d Desk<S>, rows: &'d mut Rows<'k, S::State>) -> Self {
         Batch { desk, rows, plan: Plan::default(), park: vec![], again: vec![], repark: vec![], begun: vec![] }
     }
 
@@ -335,26 +350,27 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
                 return Ok(());
             }
         };
-        let key = accepted.event.key();
-        let Some(row) = self.rows.get(key) else { return Err(bug("no row was made for", key)) };
-        if row.held && item.parked.is_some() {
+        let (key, subject) = (accepted.event.key(), accepted.event.subject());
+        let queue = self.rows.of_keys.get(key).copied().unwrap_or_default();
+        if queue.held && item.parked.is_some() {
             self.plan.fates.push(Fate::Parked);
             return Ok(());
         }
-        if row.parked && item.parked.is_none() {
+        if queue.parked && item.parked.is_none() {
             return self.wait(item, key, Duration::ZERO, "an earlier record of this key waits".to_owned());
         }
         let start = (self.desk.clock)();
-        let (stage, state) = (&self.desk.stage, row.state.as_ref());
+        let state = self.rows.of_subjects.get(subject).and_then(|row| row.state.as_ref());
+        let stage = &self.desk.stage;
         let outcome = match item.answer() {
             Some((answer, time)) => stage.settle(shared, state, &accepted.event, answer, *time),
             None => stage.decide(shared, state, &accepted.event, accepted.time),
         };
         match outcome {
             Outcome::Emit(decision) => return self.answer(item, accepted, start, decision),
-            Outcome::Repeat => return self.repeat(item, key),
+            Outcome::Repeat => return self.repeat(item, subject),
             Outcome::Keep(state) => {
-                self.change(key, state, None);
+                self.change(subject, state, None);
                 self.settled(item)?;
                 self.done(item, Fate::Kept);
             }
@@ -362,7 +378,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             Outcome::Reject(refusal) => self.desk.dead(&mut self.plan, item, &refusal),
             Outcome::Park { wait, why } => return self.wait(item, key, wait, why),
             Outcome::Call { state, call, wait, span } => {
-                self.change(key, state, None);
+                self.change(subject, state, None);
                 return self.call(item, index, (start, span), call, wait);
             }
         }
@@ -370,8 +386,8 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
     }
 
     /// A new state, and a new answer where there is one.
-    fn change(&mut self, key: &str, state: S::State, answer: Option<Vec<u8>>) {
-        if let Some(row) = self.rows.get_mut(key) {
+    fn change(&mut self, subject: &str, state: S::State, answer: Option<Vec<u8>>) {
+        if let Some(row) = self.rows.of_subjects.get_mut(subject) {
             row.state = Some(state);
             row.answer = answer.or(row.answer.take()).or(Some(NO_ANSWER.to_vec()));
             row.changed = true;
@@ -385,7 +401,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         start: Timestamp,
         mut decision: Decision<S::State>,
     ) -> Result<(), Attempt> {
-        let key = accepted.event.key();
+        let subject = accepted.event.subject();
         let end = (self.desk.clock)();
         let inner = std::mem::take(&mut decision.span.parts);
         let mut span = self.desk.spans.finished(item, (start, end), decision.span);
@@ -397,7 +413,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         let copy = source.publish().map_err(|e| bug("the span cannot be written", e))?;
         let outbound = Outbound {
             stage: S::NAME,
-            key,
+            key: subject,
             span: source,
             incoming: &item.incoming,
             begins: S::span(&accepted.event).1 == Trace::Continued,
@@ -414,7 +430,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             messages.push(message);
         }
         let answer = if messages.is_empty() { None } else { Some(kept(&messages)?) };
-        self.change(key, decision.state, answer);
+        self.change(subject, decision.state, answer);
         self.settled(item)?;
         self.plan.messages.append(&mut messages);
         self.plan.spans.push(span);
@@ -482,8 +498,8 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         Ok(())
     }
 
-    fn repeat(&mut self, item: &Item<S>, key: &str) -> Result<(), Attempt> {
-        match self.rows.get(key).map(|row| &row.answer) {
+    fn repeat(&mut self, item: &Item<S>, subject: &str) -> Result<(), Attempt> {
+        match self.rows.of_subjects.get(subject).map(|row| &row.answer) {
             Some(Some(bytes)) => {
                 let messages: Vec<Message> =
                     postcard::from_bytes(bytes).map_err(|e| bug("the stored answer cannot be read", e))?;
@@ -522,9 +538,8 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
     /// The record waits, and so do later ones of its key.
     fn held(&mut self, item: &Item<S>) {
         let key = item.work.as_ref().map_or("", |accepted| accepted.event.key());
-        if let Some(row) = self.rows.get_mut(key) {
-            row.parked = true;
-            row.held = true;
+        if let Some(queue) = self.rows.of_keys.get_mut(key) {
+            *queue = Queue { parked: true, held: true };
         }
         self.plan.fates.push(Fate::Parked);
     }

@@ -26,10 +26,10 @@ pub mod headers {
 /// Namespace of event ids (a random UUID, fixed for ever).
 const NAMESPACE: Uuid = Uuid::from_u128(0x6c1f_5b0e_3a64_4b0b_9d0e_2f6a_7d31_c5e2);
 
-/// The id of the event that `stage` publishes about `key` on `topic`: the same, however often it is made.
+/// The id of the event that `stage` publishes about `subject` on `topic`: the same, however often it is made.
 #[must_use]
-pub fn event_id(stage: &str, topic: &str, key: &str) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, format!("{stage}/{topic}/{key}").as_bytes())
+pub fn event_id(stage: &str, topic: &str, subject: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, format!("{stage}/{topic}/{subject}").as_bytes())
 }
 
 /// An accepted record: its event and what the headers say.
@@ -85,11 +85,11 @@ fn other_type(topic: &str, known: &str, kind: &str) -> Refusal {
     }
 }
 
-/// What goes out with an event: who says it, of which key, and the span it came from.
+/// What goes out with an event: who says it, of which subject, and the span it came from.
 pub struct Outbound<'a> {
     /// The stage that publishes it.
     pub stage: &'a str,
-    /// The business key.
+    /// The business key it was decided under: its id derives from it.
     pub key: &'a str,
     /// The finished stage span.
     pub span: &'a SpanRecord,
@@ -105,19 +105,8 @@ impl Outbound<'_> {
     /// # Errors
     /// The event cannot be written as JSON.
     pub fn message(&self, event: &mut dyn Emit, waybill: &Waybill, copy: &[u8]) -> Result<Message, serde_json::Error> {
-        let (topic, schema) = (event.topic(), event.schema());
-        let mut content = Content::written(self.key, |out| event.write(waybill, out))?;
-        let mut id = Uuid::encode_buffer();
-        let id = event_id(self.stage, topic, self.key).as_hyphenated().encode_lower(&mut id);
+        let Message { topic, mut content } = written(event, waybill, (self.stage, self.key, self.span.end))?;
         let traceparent = self.span.traceparent();
-        content.push_text("ce_specversion", "1.0");
-        content.push_text(headers::ID, id);
-        content.push_text(headers::TYPE, schema);
-        content.push_text(headers::SOURCE, format_args!("/waybill/{}", self.stage));
-        content.push_text(headers::TIME, self.span.end);
-        content.push_text("ce_subject", self.key);
-        content.push_text("ce_dataschema", format_args!("urn:waybill:schema:{}", schema.replace(".v", ":v")));
-        content.push_text("content-type", "application/json");
         let origin = self.incoming.origin.as_deref().filter(|_| !self.begins);
         content.push_text("ce_traceparent", origin.unwrap_or(&traceparent));
         content.push(headers::SPAN, Some(copy));
@@ -125,8 +114,49 @@ impl Outbound<'_> {
             content.push_text("baggage", baggage);
         }
         content.push_text("traceparent", traceparent);
-        Ok(Message { topic: topic.into(), content })
+        Ok(Message { topic, content })
     }
+}
+
+/// An event that no span wrote: a row of an outbox, or what comes from outside.
+pub struct BareEvent {
+    /// The event.
+    pub event: Box<dyn Emit>,
+    /// What its id derives from, with stage and topic: its own alone, and the same whenever it is published.
+    pub subject: String,
+    /// When it happened.
+    pub time: Timestamp,
+}
+
+impl BareEvent {
+    /// The message, as `stage` publishes it.
+    ///
+    /// # Errors
+    /// The event cannot be written as JSON.
+    pub fn message(&mut self, stage: &str) -> Result<Message, serde_json::Error> {
+        written(self.event.as_mut(), &Waybill::none(), (stage, &self.subject, self.time))
+    }
+}
+
+/// An event with its attributes, as `stage` publishes it about `subject`.
+fn written(
+    event: &mut dyn Emit,
+    waybill: &Waybill,
+    (stage, subject, time): (&str, &str, Timestamp),
+) -> Result<Message, serde_json::Error> {
+    let (topic, schema, key) = (event.topic(), event.schema(), event.key().to_owned());
+    let mut content = Content::written(&key, |out| event.write(waybill, out))?;
+    let mut id = Uuid::encode_buffer();
+    let id = event_id(stage, topic, subject).as_hyphenated().encode_lower(&mut id);
+    content.push_text("ce_specversion", "1.0");
+    content.push_text(headers::ID, id);
+    content.push_text(headers::TYPE, schema);
+    content.push_text(headers::SOURCE, format_args!("/waybill/{stage}"));
+    content.push_text(headers::TIME, time);
+    content.push_text("ce_subject", key);
+    content.push_text("ce_dataschema", format_args!("urn:waybill:schema:{}", schema.replace(".v", ":v")));
+    content.push_text("content-type", "application/json");
+    Ok(Message { topic: topic.into(), content })
 }
 
 /// The dead letter of a record: its bytes and headers untouched, ours appended.

@@ -18,6 +18,8 @@ pub(crate) enum Failpoint {
     AfterReports,
     /// The offsets are stored, perhaps committed.
     AfterOffsets,
+    /// Rows of the outbox are acknowledged; they are not forgotten.
+    AfterRelay,
     /// The group hands out partitions anew.
     DuringRebalance,
     /// The loop has ended; the group is not left yet.
@@ -32,6 +34,7 @@ impl Failpoint {
             Failpoint::AfterProduce => "after_produce",
             Failpoint::AfterReports => "after_reports",
             Failpoint::AfterOffsets => "after_offsets",
+            Failpoint::AfterRelay => "after_relay",
             Failpoint::DuringRebalance => "during_rebalance",
             Failpoint::DuringShutdown => "during_shutdown",
         }

@@ -6,6 +6,7 @@
 mod batch;
 mod broker;
 mod calls;
+mod chores;
 mod envelope;
 mod failpoint;
 mod health;
@@ -20,7 +21,7 @@ mod stage;
 
 pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
 pub use calls::Caller;
-pub use envelope::{Outbound, event_id, headers};
+pub use envelope::{BareEvent, Outbound, event_id, headers};
 pub use health::{Health, Pulse};
 pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
 pub use record::{Content, Message, Record};

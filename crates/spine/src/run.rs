@@ -13,11 +13,13 @@
 //!   transaction, the batch is tried record by record, so that one bad record costs no other.
 //! - *The platform's faults lose nothing.* While the database or the broker is away, the loop stays a member of its
 //!   group, takes no records, and tries again.
+//! - *A row of an outbox is published at least once and in order.* See [`crate::chores`].
 //! - *Telemetry never holds up a record.* Spans are handed over after the reports, to a queue that never waits.
 
 use crate::batch::{Attempt, Desk, Item, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
 use crate::calls::{Caller, Calls, MOST};
+use crate::chores::{self, Chores};
 use crate::failpoint::Failpoint;
 use crate::health::Pulse;
 use crate::metrics::Metrics;
@@ -90,12 +92,16 @@ pub enum StageError {
     /// The database can never be used as it is configured.
     #[error(transparent)]
     Store(StoreError),
+    /// A row of the outbox makes no event: a defect that no other try mends.
+    #[error("{0}: a row of the outbox cannot be written as an event")]
+    Outbox(&'static str, #[source] serde_json::Error),
 }
 
 /// A stage with all it needs to run.
 pub struct Runner<S: Stage, I, O> {
     desk: Desk<S>,
     calls: Calls<S>,
+    chores: Chores,
     source: I,
     sink: O,
     store: Store,
@@ -132,6 +138,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Runner {
             metrics: Metrics::new(&meter, S::NAME, S::FLOW, topics, &group),
             calls: Calls::new(caller, clock),
+            chores: Chores::new(now),
             desk: Desk {
                 stage,
                 spans: Spans { export: telemetry.spans().clone(), group: group.into(), prefix: prefix.into() },
@@ -175,6 +182,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             if !records.is_empty() {
                 let items = records.drain(..).map(|r| Item::received(r, &self.baggage)).collect();
                 self.work(items).await?;
+                self.chores.hurry();
             }
             let answered = self.calls.answered(self.desk.policy.batch.records);
             if !answered.is_empty() {
@@ -182,6 +190,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             }
             if stopping.is_none() {
                 self.timers().await?;
+            }
+            if S::CHORES && stopping.is_none() {
+                self.chores().await?;
             }
         }
         Failpoint::DuringShutdown.pass();
@@ -212,6 +223,46 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Ok(())
     }
 
+    /// What the clock asks for, then the outbox: what is tended to may add to it.
+    async fn chores(&mut self) -> Result<(), StageError> {
+        if self.chores.tends() {
+            match chores::tend(&self.desk.stage, &mut self.store).await {
+                // Somebody else was first: the next time comes soon.
+                Ok(()) | Err(StoreError::Conflict) => {}
+                Err(error) => self.pause("chores", error).await?,
+            }
+        }
+        while self.chores.looks() && self.relay().await? && !self.shutdown.requested() {
+            self.chores.hurry();
+            self.source.idle(Duration::ZERO)?;
+            self.pulse.beat(self.source.assigned());
+        }
+        Ok(())
+    }
+
+    /// Publishes rows of the outbox, then forgets them. Yields whether there may be more.
+    async fn relay(&mut self) -> Result<bool, StageError> {
+        let mut rows = match chores::outbox(&self.desk.stage, &mut self.store).await {
+            Ok(rows) => rows,
+            Err(error) => return self.pause("the outbox", error).await.map(|()| false),
+        };
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let messages: Result<Vec<Message>, _> = rows.iter_mut().map(|row| row.message(S::NAME)).collect();
+        let messages = messages.map_err(|error| StageError::Outbox(S::NAME, error))?;
+        if !self.publish(&messages)? {
+            // The lock on the outbox ends with the connection.
+            return Ok(false);
+        }
+        Failpoint::AfterRelay.pass();
+        if let Err(error) = chores::forget(&self.desk.stage, &mut self.store, &rows).await {
+            // They are published again, under the same ids.
+            return self.pause("published rows stay in the outbox", error).await.map(|()| false);
+        }
+        Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows >= chores::MOST))
+    }
+
     /// Parked records in hand: calls that were not answered are made, the others are tried again.
     async fn unparked(&mut self, due: Vec<Parked>) -> Result<(), StageError> {
         let mut ready = Vec::new();
@@ -238,7 +289,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
 
     /// One failed try of something that the next turn of the loop tries again.
     async fn pause(&mut self, what: &str, error: StoreError) -> Result<(), StageError> {
-        tracing::warn!(stage = S::NAME, error = %chain(&error), "{what}: the database is away");
+        tracing::warn!(stage = S::NAME, error = %chain(&error), "{what}: tried again soon");
         self.source.idle(BACK_OFF.0)?;
         Ok(())
     }

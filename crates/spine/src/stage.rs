@@ -1,5 +1,6 @@
 //! What a stage is: one pure decision, and the closed set of what it may say.
 
+use crate::envelope::BareEvent;
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -41,8 +42,13 @@ pub trait Input: Sized + Send + 'static {
     /// # Errors
     /// The payload is not such an event.
     fn read(schema: &str, payload: &[u8]) -> serde_json::Result<Self>;
-    /// See [`Event::key`].
+    /// See [`Event::key`]. What waits, waits behind earlier records of its key.
     fn key(&self) -> &str;
+    /// What the record is about: state is kept and decided once under it, and the ids of the answer derive from it.
+    /// It is the key, unless a topic is keyed for an order of its own: stock by product, a change of it by its number.
+    fn subject(&self) -> &str {
+        self.key()
+    }
     /// See [`Event::waybill`].
     fn waybill(&self) -> &Waybill;
     /// See [`Event::check`].
@@ -75,6 +81,8 @@ pub trait Emit: Send {
     fn topic(&self) -> &'static str;
     /// See [`Event::SCHEMA`].
     fn schema(&self) -> &'static str;
+    /// See [`Event::key`].
+    fn key(&self) -> &str;
     /// Appends the payload, with this waybill.
     ///
     /// # Errors
@@ -88,6 +96,9 @@ impl<E: Event> Emit for E {
     }
     fn schema(&self) -> &'static str {
         E::SCHEMA
+    }
+    fn key(&self) -> &str {
+        Event::key(self)
     }
     fn write(&mut self, waybill: &Waybill, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         self.set_waybill(waybill);
@@ -158,7 +169,7 @@ pub struct Part {
 
 /// A new decision: what to keep, what to publish, what to tell.
 pub struct Decision<S> {
-    /// The key's state from now on.
+    /// The subject's state from now on.
     pub state: S,
     /// The answer, published in this order; where there is none, the key's last answer stays what a repeat repeats.
     pub events: Vec<Box<dyn Emit>>,
@@ -195,7 +206,7 @@ impl Call for NoCall {
 pub enum Outcome<S, C = NoCall> {
     /// A new decision.
     Emit(Decision<S>),
-    /// The key has been answered before: that answer is published again, byte for byte.
+    /// The subject has been answered before: that answer is published again, byte for byte.
     Repeat,
     /// A new state and nothing to say: no event, no span.
     Keep(S),
@@ -213,7 +224,7 @@ pub enum Outcome<S, C = NoCall> {
     /// Something has to be done outside first. The state is kept, then the call is made, then [`Stage::settle`] says what
     /// its answer comes to. The record waits as a parked one does.
     Call {
-        /// The key's state from now on.
+        /// The subject's state from now on.
         state: S,
         /// What to do.
         call: C,
@@ -224,17 +235,17 @@ pub enum Outcome<S, C = NoCall> {
     },
 }
 
-/// One thing to decide: an event, what is known of its key, and the answer of the call it waited for.
+/// One thing to decide: an event, what is known of its subject, and the answer of the call it waited for.
 pub struct Work<'a, S: Stage> {
     /// The event.
     pub event: &'a S::Event,
-    /// The key's state.
+    /// The subject's state.
     pub state: Option<&'a S::State>,
     /// The answer.
     pub answer: Option<&'a <S::Call as Call>::Answer>,
 }
 
-/// Rows that the keys of a batch share (bins, serial numbers, stock): locked on loading, written on saving, in the batch's
+/// Rows that the subjects of a batch share (bins, serial numbers, stock): locked on loading, written on saving, in the batch's
 /// own transaction.
 pub trait Shared<S: Stage>: Sized {
     /// Locks and reads what this work may need, in a statement or a few, whatever the size of the batch.
@@ -243,7 +254,7 @@ pub trait Shared<S: Stage>: Sized {
     fn save(self, tx: &mut Tx<'_>) -> impl Future<Output = Result<(), StoreError>>;
 }
 
-/// A stage that shares nothing between keys.
+/// A stage that shares nothing between subjects.
 impl<S: Stage> Shared<S> for () {
     async fn load(_: &mut Tx<'_>, _: &[Work<'_, S>]) -> Result<Self, StoreError> {
         Ok(())
@@ -274,12 +285,14 @@ pub trait Stage: Send + Sized + 'static {
     const TABLE: Table;
     /// Longest time a record may be parked, from the first try, before it becomes a dead letter.
     const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Whether it has chores: [`Stage::tend`], [`Stage::outbox`] and [`Stage::forget`].
+    const CHORES: bool = false;
 
     /// What it reads.
     type Event: Input;
-    /// What it keeps per key.
+    /// What it keeps per subject.
     type State: Serialize + DeserializeOwned + Send;
-    /// What its keys share.
+    /// What its subjects share.
     type Shared: Shared<Self>;
     /// What it has done outside.
     type Call: Call;
@@ -315,5 +328,21 @@ pub trait Stage: Send + Sized + 'static {
         _: Timestamp,
     ) -> Outcome<Self::State, Self::Call> {
         Outcome::Reject(Refusal::new("bug", "this stage makes no calls"))
+    }
+
+    /// Does what no record asks for, a bounded part of it, once a second in a transaction of its own.
+    fn tend(&self, _: &mut Tx<'_>) -> impl Future<Output = Result<(), StoreError>> {
+        async { Ok(()) }
+    }
+
+    /// The oldest rows of its outbox, at most `most`, in order; to be published and then forgotten. Whoever changes what
+    /// others are told of writes a row in the same transaction; of one key, rows are read in the order they were committed.
+    fn outbox(&self, _: &mut Tx<'_>, _most: i64) -> impl Future<Output = Result<Vec<BareEvent>, StoreError>> {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Forgets rows of its outbox, which are published.
+    fn forget(&self, _: &mut Tx<'_>, _published: &[BareEvent]) -> impl Future<Output = Result<(), StoreError>> {
+        async { Ok(()) }
     }
 }

@@ -25,7 +25,7 @@ impl Broker for MemoryBroker {
     type Source = waybill_spine::memory::MemorySource;
     type Sink = waybill_spine::memory::MemorySink;
     fn join(&self) -> Self::Source {
-        MemoryBroker::join(self, "waybill.test", TOPIC)
+        MemoryBroker::join(self, "waybill.test", &[TOPIC])
     }
     fn sink(&self) -> Self::Sink {
         MemoryBroker::sink(self)

@@ -4,10 +4,13 @@
 
 mod tally;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
+use tally::notes::Note;
 use tally::{Do, World, sum};
 use waybill_harness::eventually;
+use waybill_spine::{Record, event_id};
 use waybill_telemetry::{Carrier as _, SpanRecord};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -85,6 +88,43 @@ async fn events_of_a_key_are_handled_in_order_even_when_one_is_parked() {
     assert_eq!(sums, [1, 3, 6], "1, then 2, then 3");
     world.until_nothing_is_parked().await;
     running.stop();
+}
+
+#[tokio::test]
+async fn state_is_kept_under_the_subject_and_a_repeat_of_it_repeats_the_answer() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send_about("one", "a", 1, Do::Emit);
+    world.send_about("two", "a", 2, Do::Emit);
+    world.send_about("one", "a", 1, Do::Emit);
+    world.until_answered(3).await;
+    world.send_about("one", "b", 1, Do::Emit);
+    world.until_answered(4).await;
+    running.stop();
+    let answers = world.answers();
+    let ids: BTreeSet<&str> = answers.iter().map(|a| tally::text(a, "ce_id")).collect();
+    assert_eq!(ids.len(), 2, "an id derives from the subject");
+    assert!(answers.iter().all(|a| a.content.key() == Some(b"a")), "the first answer is keyed by its own record");
+    assert_eq!(world.kept("two").await.as_deref(), Some(r#"{"sum": 2,"asked": null,"told": null}"#));
+    assert_eq!(world.kept("a").await, None);
+}
+
+#[tokio::test]
+async fn records_of_a_key_wait_behind_one_another_whatever_their_subjects() {
+    let world = World::new().await;
+    let running = world.start();
+    world.send_about("one", "a", 1, Do::ParkUntilReleased);
+    world.send_about("two", "a", 2, Do::Emit);
+    world.send_about("three", "b", 9, Do::Emit);
+    world.until_answered(1).await;
+    world.until_committed(3).await;
+    assert_eq!(sum(&world.answers()[0]), 9, "another key goes on");
+    world.release();
+    world.until_answered(3).await;
+    world.until_nothing_is_parked().await;
+    running.stop();
+    let sums: Vec<i64> = world.answers().iter().filter(|a| a.content.key() == Some(b"a")).map(sum).collect();
+    assert_eq!(sums, [1, 2]);
 }
 
 #[tokio::test]
@@ -179,8 +219,7 @@ async fn two_members_share_the_work_and_nothing_is_done_twice() {
         world.send(&format!("k{n}"), 1, Do::Emit);
     }
     eventually("every key is answered", LIMIT, async || {
-        let keys: std::collections::BTreeSet<_> =
-            world.answers().into_iter().map(|a| a.content.key().map(<[u8]>::to_vec)).collect();
+        let keys: BTreeSet<_> = world.answers().into_iter().map(|a| a.content.key().map(<[u8]>::to_vec)).collect();
         if keys.len() == 400 { Ok(()) } else { Err(format!("{} keys", keys.len())) }
     })
     .await;
@@ -281,4 +320,87 @@ async fn an_answer_that_was_kept_but_not_published_is_published_and_not_asked_fo
     running.stop();
     assert_eq!(world.answers().iter().map(sum).collect::<Vec<_>>(), [6]);
     assert_eq!(*world.oracle.asked.lock().unwrap(), [3]);
+}
+
+/// Key and version of each note on its topic, by partition; a key's in order.
+fn notes(world: &World) -> Vec<(String, i64)> {
+    let note = |record: &Record| serde_json::from_slice(record.content.payload().unwrap()).unwrap();
+    world.broker.records("notes").iter().map(note).map(|note: Note| (note.key, note.version)).collect()
+}
+
+const WRITE: &str = "insert into notes (key, version) values ('a', 1), ('a', 2), ('a', 3)";
+
+#[tokio::test]
+async fn rows_of_an_outbox_are_published_in_order_and_forgotten() {
+    let world = World::new().await;
+    let running = world.start();
+    // More than are published at a time.
+    world
+        .execute(
+            "with recursive v (n) as (select 1 union all select n + 1 from v where n < 1200)
+                   insert into notes (key, version) select 'a', n from v",
+        )
+        .await;
+    world.until_no_rows("select count(*) from notes").await;
+    running.stop();
+    let versions: Vec<i64> = notes(&world).into_iter().map(|(_, version)| version).collect();
+    assert_eq!(versions, (1..=1200).collect::<Vec<_>>());
+    let note = &world.broker.records("notes")[6];
+    assert_eq!(tally::text(note, "ce_id"), event_id("tally", "notes", "a/7").to_string());
+    assert_eq!(tally::text(note, "ce_time"), "1970-01-01T00:00:00Z");
+    assert_eq!((note.content.key(), tally::text(note, "ce_subject")), (Some(&b"a"[..]), "a"));
+}
+
+#[tokio::test]
+async fn rows_published_and_not_forgotten_are_published_again_as_they_were() {
+    let world = World::new().await;
+    world.execute("create trigger keep before delete on notes begin select raise(abort, 'not now'); end").await;
+    world.execute(WRITE).await;
+    let running = world.start();
+    eventually("the rows are published again", LIMIT, async || match notes(&world).len() {
+        found if found >= 6 => Ok(()),
+        found => Err(format!("{found} notes")),
+    })
+    .await;
+    world.send("b", 1, Do::Emit);
+    world.until_answered(1).await;
+    world.execute("drop trigger keep").await;
+    world.until_no_rows("select count(*) from notes").await;
+    running.stop();
+    let records = world.broker.records("notes");
+    for (record, version) in records.iter().zip((1..=3).cycle()) {
+        assert_eq!(tally::text(record, "ce_id"), event_id("tally", "notes", &format!("a/{version}")).to_string());
+        assert_eq!(record.content, records[version - 1].content);
+    }
+}
+
+#[tokio::test]
+async fn rows_stay_in_the_outbox_until_they_are_acknowledged() {
+    let world = World::new().await;
+    world.execute(WRITE).await;
+    let deaf = world.start_with_sink(false);
+    world.send("b", 1, Do::Emit);
+    deaf.stop();
+    assert!(notes(&world).is_empty());
+    let running = world.start();
+    world.until_no_rows("select count(*) from notes").await;
+    running.stop();
+    assert_eq!(notes(&world).len(), 3);
+}
+
+#[tokio::test]
+async fn a_chore_is_done_without_any_record_and_again_after_it_failed() {
+    let world = World::new().await;
+    world.execute("create trigger keep before delete on alarms begin select raise(abort, 'not now'); end").await;
+    world.execute("insert into alarms (key) values ('a'), ('b')").await;
+    let running = world.start();
+    world.send("c", 1, Do::Emit);
+    world.until_answered(1).await;
+    assert!(notes(&world).is_empty(), "a chore is done whole or not at all");
+    world.execute("drop trigger keep").await;
+    world.until_no_rows("select (select count(*) from alarms) + (select count(*) from notes)").await;
+    running.stop();
+    let mut told = notes(&world);
+    told.sort();
+    assert_eq!(told, [("a".to_owned(), 1), ("b".to_owned(), 1)]);
 }

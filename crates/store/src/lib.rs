@@ -207,6 +207,17 @@ impl Store {
         tx.commit().await
     }
 
+    /// Ends [`Tx::lock_outbox`].
+    ///
+    /// # Errors
+    /// The database is away, and with it the lock.
+    pub async fn unlock_outbox(&mut self, stage: &str) -> Result<(), StoreError> {
+        match self {
+            Store::Postgres(db) => db.unlock_outbox(stage).await,
+            Store::Sqlite(_) => Ok(()),
+        }
+    }
+
     /// Deletes at most `limit` decisions older than `retention`, by the database's clock; returns how many.
     ///
     /// # Errors
@@ -304,6 +315,18 @@ impl Tx<'_> {
             Tx::Sqlite(tx) => tx.repark(stage, rows).await?,
         };
         if written == rows.len() as u64 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+
+    /// Locks the outbox of a stage, unless another connection has it; yields whether it did. The lock outlives the
+    /// transaction: it ends with [`Store::unlock_outbox`] or with the connection. SQLite serves one process: nothing to lock.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn lock_outbox(&mut self, stage: &str) -> Result<bool, StoreError> {
+        match self {
+            Tx::Postgres(tx) => tx.lock_outbox(stage).await,
+            Tx::Sqlite(_) => Ok(true),
+        }
     }
 
     /// The connection, for a stage's own statements in this transaction.

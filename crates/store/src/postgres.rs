@@ -52,6 +52,14 @@ impl Postgres {
         sqlx::raw_sql("begin").execute(&mut connection).await?;
         Ok(PgTx { home: &mut self.connection, connection })
     }
+
+    pub(crate) async fn unlock_outbox(&mut self, stage: &str) -> Result<(), StoreError> {
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        let sql = "select pg_advisory_unlock(hashtextextended('waybill.outbox.' || $1, 0))";
+        sqlx::query(sql).bind(stage).execute(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
 }
 
 fn interval(duration: Duration) -> PgInterval {
@@ -226,6 +234,12 @@ impl PgTx<'_> {
                 })
             })
             .collect()
+    }
+
+    pub(crate) async fn lock_outbox(&mut self, stage: &str) -> Result<bool, StoreError> {
+        // Of the session: it is kept while the rows are published, which happens outside any transaction.
+        let sql = "select pg_try_advisory_lock(hashtextextended('waybill.outbox.' || $1, 0))";
+        Ok(sqlx::query_scalar(sql).bind(stage).fetch_one(&mut self.connection).await?)
     }
 
     pub(crate) async fn unpark(&mut self, stage: &str, ids: &[i64]) -> Result<(), StoreError> {

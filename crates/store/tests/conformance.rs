@@ -61,6 +61,7 @@ on_both! {
     a_lease_keeps_others_away_until_it_runs_out => leases;
     a_record_parked_with_a_lease_is_found_when_that_lapses => lapsed;
     a_parked_record_is_written_anew => reparked;
+    an_outbox_is_locked_by_its_holder_alone_until_it_lets_go => outbox_lock;
     old_decisions_are_deleted_and_young_ones_stay => pruning;
     a_batch_of_thousands_is_saved_and_known => large;
     refused_data_is_told_from_a_database_that_is_away => refused;
@@ -217,6 +218,29 @@ async fn leases(mut store: Store) {
     assert_eq!(store.due("pick", 10, Duration::ZERO).await.unwrap().len(), 1, "a lease that is over at once");
     assert_eq!(store.due("pick", 10, HOUR).await.unwrap().len(), 1);
     assert!(store.due("pick", 10, HOUR).await.unwrap().is_empty(), "leased");
+}
+
+async fn lock_outbox(store: &mut Store, stage: &str) -> bool {
+    let mut tx = store.begin().await.unwrap();
+    let locked = tx.lock_outbox(stage).await.unwrap();
+    tx.commit().await.unwrap();
+    locked
+}
+
+async fn outbox_lock(mut store: Store) {
+    let mut other = store.another();
+    // Within the one process of SQLite one stage runs once.
+    let alone = matches!(store, Store::Postgres(_));
+    assert!(lock_outbox(&mut store, "a").await);
+    assert_eq!(lock_outbox(&mut other, "a").await, !alone);
+    assert!(lock_outbox(&mut other, "b").await, "each stage has its own");
+    store.unlock_outbox("a").await.unwrap();
+    assert!(lock_outbox(&mut other, "a").await);
+    drop(other);
+    eventually("the lock ends with its connection", Duration::from_secs(30), async || {
+        if lock_outbox(&mut store, "a").await { Ok(()) } else { Err("still locked".to_owned()) }
+    })
+    .await;
 }
 
 async fn pruning(mut store: Store) {

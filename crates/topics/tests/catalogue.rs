@@ -49,7 +49,12 @@ fn the_built_in_catalogue_holds_the_journey_of_an_order_and_its_dead_letters() {
             "orders.short",
             "orders.packed",
             "orders.shipped",
+            "orders.cancel_requested",
+            "orders.cancelled",
+            "inventory.adjustments",
+            "inventory.levels",
             "dead.checkout",
+            "dead.inventory",
             "dead.pick",
             "dead.pack",
             "dead.ship"
@@ -57,7 +62,9 @@ fn the_built_in_catalogue_holds_the_journey_of_an_order_and_its_dead_letters() {
     );
     for topic in catalogue.topics() {
         assert_eq!(topic.partitions, 6, "{}", topic.name);
-        assert_eq!(topic.retention.to_string(), "365d", "{}", topic.name);
+        let levels = topic.name == "inventory.levels";
+        assert_eq!(topic.retention.to_string(), if levels { "forever" } else { "365d" }, "{}", topic.name);
+        assert_eq!(topic.settings().get("cleanup.policy").is_some_and(|p| p == "compact"), levels, "{}", topic.name);
         assert_eq!(topic.replication, Replication::Broker, "{}", topic.name);
         assert_eq!(topic.schema.is_none(), topic.name.starts_with("dead."), "{}", topic.name);
     }
@@ -74,7 +81,14 @@ fn a_stage_finds_what_it_writes_and_what_it_reads() {
     );
     assert_eq!((owned("pick"), read("pick")), (vec!["orders.picked", "orders.short", "dead.pick"], vec!["orders.new"]));
     assert_eq!((owned("pack"), read("pack")), (vec!["orders.packed", "dead.pack"], vec!["orders.picked"]));
-    assert_eq!((owned("ship"), read("ship")), (vec!["orders.shipped", "dead.ship"], vec!["orders.packed"]));
+    assert_eq!(
+        (owned("ship"), read("ship")),
+        (vec!["orders.shipped", "orders.cancelled", "dead.ship"], vec!["orders.packed", "orders.cancel_requested"])
+    );
+    assert_eq!(
+        (owned("inventory"), read("inventory")),
+        (vec!["inventory.levels", "dead.inventory"], vec!["orders.short", "orders.cancelled", "inventory.adjustments"])
+    );
     assert_eq!((owned("nobody"), read("nobody")), (vec![], vec![]));
     let schema = catalogue.topic("orders.new").unwrap().schema.clone().unwrap();
     assert_eq!(schema.to_string(), "orders.new.v1");

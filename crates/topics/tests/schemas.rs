@@ -187,9 +187,12 @@ fn the_examples_make_sense() {
             if let Some(slip) = value.get("slip") {
                 assert_eq!(slip.as_str().unwrap(), format!("PS-{}", value["order_id"].as_str().unwrap()), "{place}");
             }
-            let journey = ["checkout", "pick", "pack", "ship"];
-            for (stamp, stage) in each(&value["waybill"]).iter().zip(journey) {
-                assert_eq!(stamp["stage"], stage, "{place}");
+            let mut journey = ["checkout", "pick", "pack", "ship"].iter();
+            for stamp in each(&value["waybill"]) {
+                // A stage that came before the order reached it has no earlier ones to name.
+                let skips = event == "orders.cancelled";
+                let next = journey.find(|stage| !skips || stamp["stage"] == **stage);
+                assert_eq!(Some(stamp["stage"].as_str().unwrap()), next.copied(), "{place}");
                 // All in one format and in UTC, so that their order is that of their texts.
                 assert!(
                     stamp["started_at"].as_str().unwrap() <= stamp["ended_at"].as_str().unwrap(),

@@ -1,7 +1,7 @@
 //! What the checkout reads: the request, and what becomes of the order afterwards.
 
 use serde_json::from_slice;
-use waybill_events::{CheckoutRequested, OrderPacked, OrderPicked, OrderShipped, OrderShort};
+use waybill_events::{CheckoutRequested, OrderCancelled, OrderPacked, OrderPicked, OrderShipped, OrderShort};
 use waybill_spine::{Event, Input};
 use waybill_telemetry::Waybill;
 
@@ -14,6 +14,8 @@ pub enum CheckoutInput {
     Picked(OrderPicked),
     /// Something of it was not found.
     Short(OrderShort),
+    /// It was cancelled before it was shipped.
+    Cancelled(OrderCancelled),
     /// It was packed.
     Packed(OrderPacked),
     /// It was handed to a carrier.
@@ -27,12 +29,14 @@ impl Input for CheckoutInput {
         (OrderShort::TOPIC, OrderShort::SCHEMA),
         (OrderPacked::TOPIC, OrderPacked::SCHEMA),
         (OrderShipped::TOPIC, OrderShipped::SCHEMA),
+        (OrderCancelled::TOPIC, OrderCancelled::SCHEMA),
     ];
 
     fn read(schema: &str, payload: &[u8]) -> serde_json::Result<Self> {
         match schema {
             OrderPicked::SCHEMA => from_slice(payload).map(CheckoutInput::Picked),
             OrderShort::SCHEMA => from_slice(payload).map(CheckoutInput::Short),
+            OrderCancelled::SCHEMA => from_slice(payload).map(CheckoutInput::Cancelled),
             OrderPacked::SCHEMA => from_slice(payload).map(CheckoutInput::Packed),
             OrderShipped::SCHEMA => from_slice(payload).map(CheckoutInput::Shipped),
             _ => from_slice(payload).map(CheckoutInput::Requested),
@@ -44,6 +48,7 @@ impl Input for CheckoutInput {
             CheckoutInput::Requested(event) => &event.order_id,
             CheckoutInput::Picked(event) => &event.order_id,
             CheckoutInput::Short(event) => &event.order_id,
+            CheckoutInput::Cancelled(event) => &event.order_id,
             CheckoutInput::Packed(event) => &event.order_id,
             CheckoutInput::Shipped(event) => &event.order_id,
         }
@@ -54,6 +59,7 @@ impl Input for CheckoutInput {
             CheckoutInput::Requested(event) => Event::waybill(event),
             CheckoutInput::Picked(event) => &event.waybill,
             CheckoutInput::Short(event) => &event.waybill,
+            CheckoutInput::Cancelled(event) => &event.waybill,
             CheckoutInput::Packed(event) => &event.waybill,
             CheckoutInput::Shipped(event) => &event.waybill,
         }
@@ -64,6 +70,7 @@ impl Input for CheckoutInput {
             CheckoutInput::Requested(event) => Event::check(event),
             CheckoutInput::Picked(event) => Event::check(event),
             CheckoutInput::Short(event) => Event::check(event),
+            CheckoutInput::Cancelled(event) => Event::check(event),
             CheckoutInput::Packed(event) => Event::check(event),
             CheckoutInput::Shipped(event) => Event::check(event),
         }

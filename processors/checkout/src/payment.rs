@@ -47,6 +47,8 @@ pub enum RefundReason {
     Lapsed,
     /// The bins held less than was sold.
     Short,
+    /// The customer cancelled.
+    Cancelled,
 }
 
 /// What came of a [`Payment`], and when.
@@ -150,6 +152,7 @@ impl Call for Payment {
                 let reason = match reason {
                     RefundReason::Lapsed => "lapsed",
                     RefundReason::Short => "short",
+                    RefundReason::Cancelled => "cancelled",
                 };
                 let idempotency_key = format!("{order_id}-refund-{reason}");
                 let refund = Refund { order_id, charge_id, amount, idempotency_key };

@@ -26,6 +26,8 @@ pub enum Status {
     Packed,
     /// With the carrier.
     Shipped,
+    /// Cancelled before it was shipped.
+    Cancelled,
 }
 
 /// Why a checkout came to nothing.
@@ -84,7 +86,7 @@ pub struct Saga {
     pub(crate) unknown: u32,
     pub(crate) unknown_since: Option<Timestamp>,
     pub(crate) charge_id: Option<String>,
-    /// Paid back of an order that came short, minor units.
+    /// Paid back, minor units.
     #[serde(default)]
     pub(crate) refunded_minor: i64,
 }

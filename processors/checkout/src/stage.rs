@@ -1,5 +1,5 @@
 //! Checkout: from a request to an order, or to a refusal that leaves nothing behind.
-//! Consumes `checkout.requested`; `orders.short` for what is to be paid back; `orders.picked`, `.packed`, `.shipped` for the
+//! Consumes `checkout.requested`; `orders.short` and `orders.cancelled` for what is to be paid back; `orders.picked`, `.packed`, `.shipped` for the
 //! order's status; all keyed by order.
 //! Produces `orders.new` and `checkout.completed`, or `checkout.rejected`.
 //! Replay: a request that was answered repeats its answer; a call that was made before a crash is made again under its key.
@@ -64,6 +64,7 @@ impl Stage for Checkout {
         match input {
             CheckoutInput::Requested(_) => (Checkout::SPAN, Trace::Continued),
             CheckoutInput::Short(_)
+            | CheckoutInput::Cancelled(_)
             | CheckoutInput::Picked(_)
             | CheckoutInput::Packed(_)
             | CheckoutInput::Shipped(_) => ("checkout.compensate", Trace::Linked),
@@ -75,6 +76,7 @@ impl Stage for Checkout {
             CheckoutInput::Requested(_) if saga.is_some() => return Outcome::Repeat,
             CheckoutInput::Requested(request) => return validate(till, request, time),
             CheckoutInput::Short(short) => return after::short(saga, short),
+            CheckoutInput::Cancelled(order) => return after::cancelled(saga, order),
             CheckoutInput::Picked(_) => Status::Picked,
             CheckoutInput::Packed(_) => Status::Packed,
             CheckoutInput::Shipped(_) => Status::Shipped,
@@ -101,7 +103,10 @@ impl Stage for Checkout {
         };
         let request = match input {
             CheckoutInput::Requested(request) => request,
-            CheckoutInput::Short(short) => return after::refunded(saga, short, answer, now),
+            CheckoutInput::Short(short) => return after::refunded(saga, after::Back::short(saga, short), answer, now),
+            CheckoutInput::Cancelled(order) => {
+                return after::refunded(saga, after::Back::cancelled(saga, order), answer, now);
+            }
             CheckoutInput::Picked(_) | CheckoutInput::Packed(_) | CheckoutInput::Shipped(_) => {
                 return Outcome::Reject(Refusal::new("bug", "an answer came to what makes no calls"));
             }

@@ -34,6 +34,7 @@ impl Shared<Checkout> for Till {
             .filter_map(|w| match w.event {
                 CheckoutInput::Requested(request) => Some(request.cart_id.as_str()),
                 CheckoutInput::Short(_)
+                | CheckoutInput::Cancelled(_)
                 | CheckoutInput::Picked(_)
                 | CheckoutInput::Packed(_)
                 | CheckoutInput::Shipped(_) => None,

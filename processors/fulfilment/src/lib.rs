@@ -1,6 +1,6 @@
 //! Fulfilment: pick, pack, ship. Each stage is one file; what it knows of the warehouse or the carriers is beside it.
 //!
-//! `orders.new` → pick → `orders.picked` (and `orders.short`) → pack → `orders.packed` → ship → `orders.shipped`
+//! `orders.new` → pick → `orders.picked` (and `orders.short`) → pack → `orders.packed` → ship → `orders.shipped` or `orders.cancelled`
 
 mod bins;
 mod boxes;
@@ -15,7 +15,7 @@ pub use carriers::is_valid_tracking_number;
 pub use pack::{Pack, Packed};
 pub use pick::{Pick, Picked};
 pub use serials::Serials;
-pub use ship::{Ship, Shipped};
+pub use ship::{Asked, Ship, Shipment};
 
 /// Scope of the spans and prefix of the metrics.
 const FLOW: &str = "fulfilment";

@@ -1,6 +1,7 @@
 //! Serial numbers for tracking numbers: each is given out once, over all processes. Owned by ship.
 
 use crate::Ship;
+use crate::ship::Asked;
 use std::collections::VecDeque;
 use waybill_spine::{Shared, Work};
 use waybill_store::{Connection, StoreError, Tx};
@@ -18,7 +19,11 @@ impl Serials {
 
 impl Shared<Ship> for Serials {
     async fn load(tx: &mut Tx<'_>, work: &[Work<'_, Ship>]) -> Result<Self, StoreError> {
-        let parcels = i64::try_from(work.iter().map(|w| w.event.parcels.len()).sum::<usize>()).unwrap_or(i64::MAX);
+        let parcels = work.iter().map(|w| match w.event {
+            Asked::Packed(order) => order.parcels.len(),
+            Asked::Cancel(_) => 0,
+        });
+        let parcels = i64::try_from(parcels.sum::<usize>()).unwrap_or(i64::MAX);
         match tx.connection() {
             Connection::Postgres(connection) => {
                 // A sequence is never rolled back, so nobody waits for another's transaction.

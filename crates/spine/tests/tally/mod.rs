@@ -1,5 +1,7 @@
 //! A stage that adds numbers up, and a world to run it in.
 
+pub mod notes;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -10,10 +12,10 @@ use tokio::runtime::Handle;
 use waybill_harness::eventually;
 use waybill_spine::memory::MemoryBroker;
 use waybill_spine::{
-    Call, Caller, Clock, Content, Decision, Details, Emit, Event, Health, Message, Outcome, Policy, Record, Refusal,
-    Runner, Shutdown, Sink, Stage, system_clock,
+    BareEvent, Call, Caller, Clock, Content, Decision, Details, Emit, Event, Health, Input, Message, Outcome, Policy,
+    Record, Refusal, Runner, Shutdown, Sink, Stage, system_clock,
 };
-use waybill_store::{Connection, Store, Table};
+use waybill_store::{Connection, Store, StoreError, Table, Tx};
 use waybill_telemetry::{Carrier, Telemetry, TelemetryConfig, Waybill};
 
 pub const ORIGIN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -40,6 +42,8 @@ pub enum Do {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Number {
     pub key: String,
+    /// What it is about, if not its key.
+    pub subject: Option<String>,
     pub number: i64,
     pub what: Do,
     pub waybill: Waybill,
@@ -53,28 +57,43 @@ pub struct Counted {
     pub waybill: Waybill,
 }
 
-macro_rules! event {
-    ($type:ty, $topic:literal) => {
-        impl Event for $type {
-            const TOPIC: &'static str = $topic;
-            const SCHEMA: &'static str = concat!($topic, ".v1");
-            fn key(&self) -> &str {
-                &self.key
-            }
-            fn waybill(&self) -> &Waybill {
-                &self.waybill
-            }
-            fn set_waybill(&mut self, waybill: &Waybill) {
-                self.waybill.clone_from(waybill);
-            }
-            fn check(&self) -> Result<(), String> {
-                if self.key == "bad" { Err("this key is bad".to_owned()) } else { Ok(()) }
-            }
-        }
-    };
+impl Input for Number {
+    const TOPICS: &'static [(&'static str, &'static str)] = &[("numbers", "numbers.v1")];
+
+    fn read(_: &str, payload: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(payload)
+    }
+    fn key(&self) -> &str {
+        &self.key
+    }
+    fn subject(&self) -> &str {
+        self.subject.as_ref().unwrap_or(&self.key)
+    }
+    fn waybill(&self) -> &Waybill {
+        &self.waybill
+    }
+    fn check(&self) -> Result<(), String> {
+        if self.key == "bad" { Err("this key is bad".to_owned()) } else { Ok(()) }
+    }
 }
-event!(Number, "numbers");
-event!(Counted, "sums");
+
+impl Event for Counted {
+    const TOPIC: &'static str = "sums";
+    const SCHEMA: &'static str = "sums.v1";
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+    fn waybill(&self) -> &Waybill {
+        &self.waybill
+    }
+    fn set_waybill(&mut self, waybill: &Waybill) {
+        self.waybill.clone_from(waybill);
+    }
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Sum {
@@ -115,6 +134,7 @@ impl Stage for Tally {
     const SPAN: &'static str = "test.tally";
     const TABLE: Table = Table("picks");
     const PATIENCE: Duration = Duration::from_millis(400);
+    const CHORES: bool = true;
     type Event = Number;
     type State = Sum;
     type Shared = ();
@@ -159,6 +179,18 @@ impl Stage for Tally {
             _ => Outcome::Repeat,
         }
     }
+
+    async fn tend(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        notes::ring(tx).await
+    }
+
+    async fn outbox(&self, tx: &mut Tx<'_>, most: i64) -> Result<Vec<BareEvent>, StoreError> {
+        notes::oldest(tx, most).await
+    }
+
+    async fn forget(&self, tx: &mut Tx<'_>, published: &[BareEvent]) -> Result<(), StoreError> {
+        notes::forget(tx, published).await
+    }
 }
 
 fn emit(event: &Number, state: Sum, filler: String) -> Outcome<Sum, Question> {
@@ -177,13 +209,13 @@ pub fn sum(answer: &Record) -> i64 {
     serde_json::from_slice::<Counted>(answer.content.payload().unwrap()).unwrap().sum
 }
 
-pub fn message(id: &str, key: &str, number: i64, what: Do) -> Message {
+pub fn message(id: &str, key: &str, subject: Option<&str>, number: i64, what: Do) -> Message {
     let stamp = |stage: &str, n: u8| {
         serde_json::json!({"stage": stage, "trace_id": format!("{n:032x}"), "span_id": format!("{n:016x}"),
             "trace_flags": "01", "started_at": "2026-11-21T10:00:00Z", "ended_at": "2026-11-21T10:00:01Z"})
     };
     let payload = serde_json::json!({
-        "key": key, "number": number, "what": what, "waybill": [stamp("first", 1), stamp("second", 2)]});
+        "key": key, "subject": subject, "number": number, "what": what, "waybill": [stamp("first", 1), stamp("second", 2)]});
     let headers = [
         ("ce_id", id),
         ("ce_type", "numbers.v1"),
@@ -203,7 +235,7 @@ fn built(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -
 
 /// Records that cannot be accepted, each with the reason it must be given.
 pub fn bad_records() -> Vec<(&'static str, Message)> {
-    let good = message("id", "k", 1, Do::Emit);
+    let good = message("id", "k", None, 1, Do::Emit);
     let good = &good.content;
     let headers: Vec<(&str, &str)> = good.headers().map(|(name, _)| (name, good.header(name).unwrap())).collect();
     let but = |key: Option<&[u8]>, payload: Option<&[u8]>| built(key, payload, &headers);
@@ -225,7 +257,7 @@ pub fn bad_records() -> Vec<(&'static str, Message)> {
         ("bad_header", with("ce_time", "yesterday")),
         ("unknown_version", with("ce_type", "numbers.v9")),
         ("unknown_type", with("ce_type", "letters.v1")),
-        ("invalid", message("id", "bad", 1, Do::Emit)),
+        ("invalid", message("id", "bad", None, 1, Do::Emit)),
     ]
 }
 
@@ -254,13 +286,14 @@ impl Running {
 impl World {
     pub async fn new() -> Self {
         let broker = MemoryBroker::default();
-        for topic in ["numbers", "sums", "dead.tally"] {
+        for topic in ["numbers", "sums", "notes", "dead.tally"] {
             broker.create_topic(topic, 3);
         }
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
         let mut store = Store::open(&url).await.unwrap();
         store.migrate().await.unwrap();
+        notes::create(&mut store).await;
         World { broker, store, released: Arc::default(), oracle: Oracle::default(), _folder: folder }
     }
 
@@ -291,7 +324,12 @@ impl World {
     }
 
     pub fn send_as(&self, id: &str, key: &str, number: i64, what: Do) {
-        self.send_message(message(id, key, number, what));
+        self.send_message(message(id, key, None, number, what));
+    }
+
+    /// A number that is not about its key.
+    pub fn send_about(&self, subject: &str, key: &str, number: i64, what: Do) {
+        self.send_message(message(subject, key, Some(subject), number, what));
     }
 
     pub fn send_message(&self, message: Message) {
@@ -326,13 +364,18 @@ impl World {
         .await;
     }
 
-    /// As if whoever holds parked records had died some time ago.
-    pub async fn lapse(&self) {
+    /// Runs statements on the database.
+    pub async fn execute(&self, sql: &'static str) {
         let mut store = self.store.another();
         let mut tx = store.begin().await.unwrap();
         let Connection::Sqlite(connection) = tx.connection() else { unreachable!() };
-        sqlx::query("update parked set leased_until = 1").execute(connection).await.unwrap();
+        sqlx::raw_sql(sql).execute(connection).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// As if whoever holds parked records had died some time ago.
+    pub async fn lapse(&self) {
+        self.execute("update parked set leased_until = 1").await;
     }
 
     pub async fn until_asked(&self, count: usize) {
@@ -372,15 +415,17 @@ impl World {
     }
 
     pub async fn until_nothing_is_parked(&self) {
-        eventually("nothing is parked", LIMIT, async || {
+        self.until_no_rows("select count(*) from parked").await;
+    }
+
+    pub async fn until_no_rows(&self, count: &'static str) {
+        eventually(&format!("{count} is 0"), LIMIT, async || {
             let mut store = self.store.another();
             let mut tx = store.begin().await.map_err(|e| e.to_string())?;
-            let parked: i64 = match tx.connection() {
-                Connection::Sqlite(c) => sqlx::query_scalar("select count(*) from parked").fetch_one(c).await.unwrap(),
-                Connection::Postgres(_) => unreachable!(),
-            };
+            let Connection::Sqlite(connection) = tx.connection() else { unreachable!() };
+            let rows: i64 = sqlx::query_scalar(count).fetch_one(connection).await.unwrap();
             tx.commit().await.map_err(|e| e.to_string())?;
-            if parked == 0 { Ok(()) } else { Err(format!("{parked} parked")) }
+            if rows == 0 { Ok(()) } else { Err(format!("{rows} rows")) }
         })
         .await;
     }

@@ -143,3 +143,24 @@ async fn what_the_warehouse_does_not_find_is_paid_back_once() {
         world.assert_clean_slate_but(4, 3).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cancels_gets_back_what_is_not_paid_back_already_and_once() {
+    for world in World::each("cancelled").await {
+        let mut world = world.with_provider().await;
+        world.cart("k1", &[("p1", 4)]).await;
+        let running = world.start();
+        world.request("o1", "k1", "pm_card_visa").await;
+        world.until("checkout.completed", 1).await;
+        world.short("o1", "p1", 4, 3);
+        world.until_committed("orders.short", 1).await;
+        world.until_parked(0).await;
+        world.cancelled("o1");
+        world.cancelled("o1");
+        world.until_committed("orders.cancelled", 2).await;
+        world.until_parked(0).await;
+        running.stop();
+        assert_eq!(world.paid("o1"), (1, 0));
+        world.assert_clean_slate_but(4, 4).await;
+    }
+}

@@ -63,7 +63,10 @@ impl World {
         let mut worlds = vec![World::open(&url, Home::Sqlite(folder)).await];
         if let Some(server) = postgres() {
             let database = server.create_database(name).await.unwrap();
-            worlds.push(World::open(&database.url().to_owned(), Home::Postgres(database)).await);
+            worlds.push({
+                let url = database.url().to_owned();
+                World::open(&url, Home::Postgres(database)).await
+            });
         }
         worlds
     }
@@ -78,6 +81,7 @@ impl World {
             "checkout.rejected",
             "orders.new",
             "orders.short",
+            "orders.cancelled",
             "dead.checkout",
         ] {
             broker.create_topic(topic, 3);
@@ -116,7 +120,10 @@ impl World {
         let runner = Runner::new(
             Checkout::default(),
             "",
-            (self.broker.join("waybill.checkout", &["checkout.requested", "orders.short"]), self.broker.sink()),
+            (
+                self.broker.join("waybill.checkout", &["checkout.requested", "orders.short", "orders.cancelled"]),
+                self.broker.sink(),
+            ),
             self.store.another(),
             &telemetry,
             Health::default().pulse("checkout"),
@@ -194,6 +201,19 @@ impl World {
         sink.wait(Duration::ZERO).unwrap().unwrap();
     }
 
+    /// What ship says of an order that it will not ship.
+    pub fn cancelled(&self, order: &str) {
+        let payload = serde_json::json!({"order_id": order, "customer_id": "c1", "waybill": []}).to_string();
+        let mut content = Content::new(Some(order.as_bytes()), Some(payload.as_bytes()));
+        content.push_text("ce_id", event_id("ship", "orders.cancelled", order));
+        content.push_text("ce_type", "orders.cancelled.v1");
+        content.push_text("ce_time", system_clock());
+        content.push_text("ce_source", "/waybill/ship");
+        let mut sink = self.broker.sink();
+        sink.send(&[Message { topic: "orders.cancelled".into(), content }]);
+        sink.wait(Duration::ZERO).unwrap().unwrap();
+    }
+
     /// What pick says of an order it could not pick in full.
     pub fn short(&self, order: &str, product: &str, requested: u32, picked: u32) {
         let line =
@@ -265,7 +285,7 @@ impl World {
     pub fn paid(&self, order: &str) -> (usize, i64) {
         let ledger = self.ledger();
         let charges: Vec<_> = ledger.charges.iter().filter(|charge| charge.order_id == order).collect();
-        (charges.len(), charges.iter().map(|charge| charge.amount as i64 - charge.refunded as i64).sum())
+        (charges.len(), charges.iter().map(|charge| charge.amount - charge.refunded).sum())
     }
 
     /// Nothing is held, nothing parked, no payment method kept; sold is what was confirmed, and so is the money.
@@ -283,7 +303,7 @@ impl World {
         }
         assert_eq!(stock.iter().map(|s| s.reserved).sum::<i64>(), 0, "{stock:?}");
         assert_eq!(stock.iter().map(|s| s.sold).sum::<i64>(), sold, "{stock:?}");
-        let kept: i64 = self.ledger().charges.iter().map(|c| c.amount as i64 - c.refunded as i64).sum();
+        let kept: i64 = self.ledger().charges.iter().map(|c| c.amount - c.refunded).sum();
         assert_eq!(kept, (sold - short) * PRICE);
     }
 }
