@@ -1,6 +1,7 @@
 //! Inventory: how much of each product there is, for whom it is held and what was sold.
 //!
-//! Statements to be run in the caller's transaction, a batch at a time:
+//! The stage books adjustments, short and cancelled orders, and tells what is available. The statements beneath it are
+//! run in the caller's transaction, a batch at a time, also by the checkout on the shared database:
 //!
 //! - Of every product, available + reserved + sold + shrinkage = received, and none is negative, at every moment.
 //!   The tables refuse anything else.
@@ -15,9 +16,11 @@ mod answers;
 mod ledger;
 mod levels;
 mod rows;
+mod stage;
 mod stock;
 
 pub use answers::{Adjusted, Adjustment, Confirmed, Lines, Reservation, Reserved, Shortage};
 pub use ledger::Ledger;
 pub use levels::{Level, levels, relayed};
+pub use stage::{Booked, Change, Inventory};
 pub use stock::{Stock, adjust, cancelled, confirm, expire, register, release, reserve, short, stock};

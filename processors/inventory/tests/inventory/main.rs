@@ -8,3 +8,4 @@ mod model;
 mod orders;
 mod products;
 mod shop;
+mod stage;
