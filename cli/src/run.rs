@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_inventory::Inventory;
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
 };
@@ -60,7 +61,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
 
 fn chosen(stages: &[StageName]) -> BTreeSet<StageName> {
     if stages.contains(&StageName::All) {
-        return [StageName::Pick, StageName::Pack, StageName::Ship].into();
+        return [StageName::Pick, StageName::Pack, StageName::Ship, StageName::Inventory].into();
     }
     stages.iter().copied().collect()
 }
@@ -70,6 +71,7 @@ fn name(stage: StageName) -> &'static str {
         StageName::Pick => Pick::NAME,
         StageName::Pack => Pack::NAME,
         StageName::Ship => Ship::NAME,
+        StageName::Inventory => Inventory::NAME,
         StageName::All => "all",
     }
 }
@@ -153,6 +155,7 @@ impl Running {
             StageName::Pick => self.start(Pick, (), telemetry),
             StageName::Pack => self.start(Pack, (), telemetry),
             StageName::Ship => self.start(Ship, (), telemetry),
+            StageName::Inventory => self.start(Inventory, (), telemetry),
             StageName::All => Ok(()),
         }
     }
