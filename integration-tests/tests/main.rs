@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 mod bad_input;
+mod cancellation;
 mod chain;
 mod commands;
 mod failpoints;
 mod faults;
+mod inventory;
 mod shop;
 mod telemetry;
 mod topics;
