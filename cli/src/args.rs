@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
-use crate::{bins, demo, produce, run, topics, trace};
+use crate::{bins, demo, produce, run, stock, topics, trace};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -58,6 +58,8 @@ enum Command {
 enum Produce {
     /// Orders, as the checkout publishes them: each with its span and the first stamp of its waybill
     Orders(produce::Args),
+    /// Adjustments of the stock, as a warehouse system publishes them: goods received, or counted
+    Stock(stock::Args),
 }
 
 /// What a process can be.
@@ -71,10 +73,12 @@ pub enum Role {
     Pick,
     /// orders.picked → orders.packed
     Pack,
-    /// orders.packed → orders.shipped
+    /// orders.packed, orders.cancel_requested → orders.shipped, orders.cancelled
     Ship,
     /// pick, pack and ship
     Fulfilment,
+    /// inventory.adjustments, orders.short, orders.cancelled → inventory.levels
+    Inventory,
     /// All of the above
     All,
     /// A payment provider that speaks Stripe's API and takes nobody's money, to try the checkout with
@@ -91,6 +95,7 @@ impl Args {
             Command::Demo(args) => demo::demo(&args),
             Command::Run(args) => run::run(&config()?, &args),
             Command::Produce(Produce::Orders(args)) => produce::produce(&config()?, &args),
+            Command::Produce(Produce::Stock(args)) => stock::stock(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
             Command::Topics(command) => topics::topics(&config()?, &command),
             Command::Bins(command) => bins::bins(&config()?, &command),

@@ -6,7 +6,8 @@ use waybill_events::{Line, OrderPlaced, Service};
 use waybill_fulfilment::Bin;
 use waybill_telemetry::Waybill;
 
-const PRODUCTS: u32 = 200;
+/// How many products there are.
+pub const PRODUCTS: u32 = 200;
 const ZONES: [&str; 4] = ["A", "B", "C", "D"];
 const COUNTRIES: [&str; 8] = ["DE", "DE", "DE", "DE", "AT", "FR", "PL", "US"];
 /// Kinds of goods: length, width, height in mm, weight in g.
@@ -22,6 +23,11 @@ const KINDS: [([u32; 3], u32); 6] = [
 fn product(number: u32) -> (String, String, [u32; 3], u32) {
     let (size, weight) = KINDS[number as usize % KINDS.len()];
     (format!("p-{number:04}"), format!("SKU-{number:04}"), size, weight + number)
+}
+
+/// The product of test number `number`: all of them in turn.
+pub fn product_id(number: u64) -> String {
+    product((number % u64::from(PRODUCTS)) as u32 + 1).0
 }
 
 /// Two bins a product, in the zone of its aisle, each holding `each` units.

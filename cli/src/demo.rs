@@ -33,7 +33,7 @@ const WATCHED: [&str; 5] = ["orders.new", "orders.picked", "orders.short", "orde
 const NEXT: &str = "  docker compose up -d                  Kafka, Postgres, a collector, Jaeger
   waybill topics apply                  the topics
   waybill bins load --test-goods 1000   goods for the test orders
-  waybill run all                       the stages
+  waybill run fulfilment                pick, pack, ship
   waybill produce orders                orders
   waybill trace o-1-0000042             a journey";
 

@@ -6,12 +6,13 @@ use waybill_spine::{KafkaConfig, Record, headers};
 use waybill_telemetry::{Carrier, SpanRecord, Waybill};
 
 /// The topics that tell of an order, in the order of its journey.
-const TOPICS: [&str; 8] = [
+const TOPICS: [&str; 9] = [
     "orders.new",
     "orders.picked",
     "orders.short",
     "orders.packed",
     "orders.shipped",
+    "orders.cancelled",
     "dead.pick",
     "dead.pack",
     "dead.ship",

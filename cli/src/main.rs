@@ -11,6 +11,7 @@ mod kafka;
 mod orders_file;
 mod produce;
 mod run;
+mod stock;
 mod topics;
 mod trace;
 mod waterfall;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use waybill_checkout::{Checkout, Payments};
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_inventory::Inventory;
 use waybill_payment::{Stripe, simulator};
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
@@ -65,9 +66,15 @@ const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
 
 fn chosen(roles: &[Role]) -> BTreeSet<Role> {
     let each = roles.iter().flat_map(|role| match role {
-        Role::All => [&[Role::Gateway, Role::Checkout][..], &FULFILMENT].concat(),
+        Role::All => [&[Role::Gateway, Role::Checkout, Role::Inventory][..], &FULFILMENT].concat(),
         Role::Fulfilment => FULFILMENT.to_vec(),
-        Role::Gateway | Role::Checkout | Role::Pick | Role::Pack | Role::Ship | Role::PaymentSimulator => vec![*role],
+        Role::Gateway
+        | Role::Checkout
+        | Role::Inventory
+        | Role::Pick
+        | Role::Pack
+        | Role::Ship
+        | Role::PaymentSimulator => vec![*role],
     });
     each.collect()
 }
@@ -76,6 +83,7 @@ fn name(role: Role) -> &'static str {
     match role {
         Role::Gateway => waybill_gateway::STAGE,
         Role::Checkout => Checkout::NAME,
+        Role::Inventory => Inventory::NAME,
         Role::Pick => Pick::NAME,
         Role::Pack => Pack::NAME,
         Role::Ship => Ship::NAME,
@@ -179,6 +187,7 @@ impl Running {
                 let means = Payments::new(stripe, self.another_store()?, &Handle::current());
                 self.start(Checkout::default(), means, telemetry)
             }
+            Role::Inventory => self.start(Inventory, (), telemetry),
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),
             Role::Ship => self.start(Ship, (), telemetry),

@@ -122,10 +122,14 @@ fn story(out: &mut String, journey: &Journey) {
             let _ = writeln!(out, "shipped: {carrier} {number}, box {}, delivery expected {day}", text(&parcel["box"]));
         }
     }
+    if journey.event("orders.cancelled").is_some() {
+        let _ = writeln!(out, "cancelled before it was shipped");
+    }
     for dead in &journey.dead {
         let _ = writeln!(out, "{}: {} would not accept it: {}", style(&dead.reason).red(), dead.stage, dead.message);
     }
-    if journey.event("orders.shipped").is_none() && journey.dead.is_empty() {
+    let ended = ["orders.shipped", "orders.cancelled"].iter().any(|topic| journey.event(topic).is_some());
+    if !ended && journey.dead.is_empty() {
         let reached = journey.events.last().map_or("nowhere", |told| told.topic.as_str());
         let _ = writeln!(out, "{}", style(format!("not shipped yet; it has reached {reached}")).yellow());
     }

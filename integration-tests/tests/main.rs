@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 mod bad_input;
+mod cancellation;
 mod chain;
 mod checkout;
 mod commands;
 mod failpoints;
 mod faults;
+mod inventory;
 mod shop;
 mod telemetry;
 mod topics;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 use waybill_checker::Chain;
-use waybill_harness::{Database, Process, Rec, Scope, count_topic, eventually, kafka, postgres, read_topic};
+use waybill_harness::{
+    Database, Draft, Process, Rec, Scope, count_topic, eventually, kafka, postgres, produce, read_topic,
+};
 
 /// Long enough for a loaded machine; nobody waits for it unless something is wrong.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -103,6 +105,20 @@ impl Shop {
             if found >= orders { Ok(records) } else { Err(format!("{found} orders in {} records", records.len())) }
         })
         .await
+    }
+
+    /// Asks to cancel orders, as the gateway does.
+    pub async fn ask_to_cancel(&self, orders: &[&str]) {
+        let ask = |order: &&str| {
+            Draft::json(order, &serde_json::json!({"order_id": order, "customer_id": "c-1"}))
+                .header("ce_id", format!("cancel-{order}"))
+                .header("ce_type", "orders.cancel_requested.v1")
+                .header("ce_source", "/waybill/gateway")
+                .header("ce_dataschema", "urn:waybill:schema:orders.cancel_requested:v1")
+                .header("ce_time", "2026-11-21T10:00:00Z")
+        };
+        let drafts = orders.iter().map(ask).collect();
+        produce(&self.bootstrap, &self.scope.topic("orders.cancel_requested"), drafts).await.unwrap();
     }
 
     /// Sum of the offsets that a stage has committed on its topic.

@@ -104,43 +104,84 @@ fn text(span: &Caught, attribute: &str) -> String {
     span.attributes()[attribute].as_str().unwrap().to_owned()
 }
 
-/// The attributes that the contract's table lists for a span, and its kind.
-fn contract(span: &str) -> (BTreeSet<String>, String) {
+/// What the contract's table says of a span.
+struct Contract {
+    kind: String,
+    attributes: BTreeSet<String>,
+    /// Those of them that not every such span has: their type has a `?`.
+    not_always: BTreeSet<String>,
+}
+
+fn contract(span: &str) -> Contract {
     let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{span}`"))).unwrap_or_else(|| panic!("{span}"));
     let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-    let names = cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect();
-    (names, cells[2].to_owned())
+    let parts: Vec<&str> = cells[3].split('`').collect();
+    let named = parts[1..].chunks(2).map(|part| (part[0].to_owned(), part.get(1).is_some_and(|t| t.contains('?'))));
+    let (not_always, always): (Vec<_>, Vec<_>) = named.partition(|(_, not_always)| *not_always);
+    let names = |named: Vec<(String, bool)>| named.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let not_always = names(not_always);
+    let attributes = names(always).union(&not_always).cloned().collect();
+    Contract { kind: cells[2].to_owned(), attributes, not_always }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_keep_the_contract() {
     let Some(Run { collector, .. }) = run("contract").await else { return };
-    let (messaging, _) = contract("messaging");
-    for span in collector.spans() {
-        let name = span.name().to_owned();
-        let (mut expected, kind) = contract(&name);
-        assert_eq!(format!("{:?}", span.kind()).to_uppercase(), kind, "{name}");
-        if kind == "CONSUMER" {
-            expected.extend(messaging.clone());
-        }
-        let found: BTreeSet<String> = span.attributes().keys().map(ToString::to_string).collect();
-        assert_eq!(found, expected, "{name}");
-        for old in DEPRECATED {
-            assert!(!found.contains(old), "{name} has {old}");
-        }
-        let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{name}`"))).unwrap();
-        for (event, _) in span.events() {
-            assert!(row.contains(&format!("`{event}`")), "{name} has an event {event}");
-        }
-        assert!(span.scope_name.starts_with("waybill."), "{}", span.scope_name);
-        assert!(span.schema_url.starts_with("https://opentelemetry.io/schemas/"), "{}", span.schema_url);
-        let service = span.resource["service.name"].as_str().unwrap().to_owned();
-        let stage = ["checkout", "pick", "pack", "ship"].into_iter().find(|s| service == format!("waybill-{s}"));
-        assert!(stage.is_some(), "{service}");
-        for key in ["service.version", "service.instance.id", "deployment.environment.name", "deployment.environment"] {
-            assert!(span.resource.contains_key(key), "{key}");
-        }
+    collector.spans().iter().for_each(keeps_contract);
+}
+
+fn keeps_contract(span: &Caught) {
+    let name = span.name().to_owned();
+    let Contract { kind, attributes: mut expected, not_always } = contract(&name);
+    assert_eq!(format!("{:?}", span.kind()).to_uppercase(), kind, "{name}");
+    if kind == "CONSUMER" {
+        expected.extend(contract("messaging").attributes);
     }
+    let found: BTreeSet<String> = span.attributes().keys().map(ToString::to_string).collect();
+    expected.retain(|attribute| found.contains(attribute) || !not_always.contains(attribute));
+    assert_eq!(found, expected, "{name}");
+    for old in DEPRECATED {
+        assert!(!found.contains(old), "{name} has {old}");
+    }
+    let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{name}`"))).unwrap();
+    for (event, _) in span.events() {
+        assert!(row.contains(&format!("`{event}`")), "{name} has an event {event}");
+    }
+    assert!(span.scope_name.starts_with("waybill."), "{}", span.scope_name);
+    assert!(span.schema_url.starts_with("https://opentelemetry.io/schemas/"), "{}", span.schema_url);
+    let service = span.resource["service.name"].as_str().unwrap().to_owned();
+    let stages = ["checkout", "pick", "pack", "ship", "inventory"];
+    assert!(stages.iter().any(|stage| service == format!("waybill-{stage}")), "{service}");
+    for key in ["service.version", "service.instance.id", "deployment.environment.name", "deployment.environment"] {
+        assert!(span.resource.contains_key(key), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_the_stock_and_cancellations_keep_the_contract() {
+    let Some(mut shop) = Shop::open("stock-spans", 1).await else { return };
+    let collector = Collector::start().unwrap();
+    shop.export_to(&collector.endpoint());
+    let _processes = ["ship", "inventory"].map(|stage| shop.run(&[stage]));
+    shop.done(&["produce", "stock", "--count", "5", "--quantity", "7"]);
+    shop.ask_to_cancel(&["o-1"]).await;
+    let spans = eventually("one span a record", LIMIT, async || match collector.spans() {
+        spans if spans.len() == 7 => Ok(spans),
+        spans => Err(format!("{} spans", spans.len())),
+    })
+    .await;
+    spans.iter().for_each(keeps_contract);
+    let named = |name: &str| spans.iter().filter(|s| s.name() == name).collect::<Vec<_>>();
+    let cancelled: Vec<String> = named("shipping.dispatch")[0].events().into_iter().map(|(event, _)| event).collect();
+    assert_eq!(cancelled, ["cancelled"]);
+    let changes = named("inventory.adjust");
+    assert_eq!(changes.len(), 6);
+    let of_order: Vec<_> = changes.iter().filter(|s| s.attributes().contains_key("order.id")).collect();
+    assert_eq!(text(of_order[0], "order.id"), "o-1");
+    assert_eq!(of_order[0].links().len(), 1, "to the span that cancelled the order");
+    let received = changes.iter().filter(|s| s.attributes().contains_key("product.id"));
+    assert!(received.clone().all(|s| s.attributes()["inventory.available"] == 7));
+    assert_eq!(received.count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,6 @@
 mod batch;
 mod broker;
 mod calls;
-mod chores;
 mod envelope;
 mod failpoint;
 mod health;

@@ -13,13 +13,14 @@
 //!   transaction, the batch is tried record by record, so that one bad record costs no other.
 //! - *The platform's faults lose nothing.* While the database or the broker is away, the loop stays a member of its
 //!   group, takes no records, and tries again.
-//! - *A row of an outbox is published at least once and in order.* See [`crate::chores`].
+//! - *A row of an outbox is published at least once and in order.* See [`chores`].
 //! - *Telemetry never holds up a record.* Spans are handed over after the reports, to a queue that never waits.
+
+mod chores;
 
 use crate::batch::{Attempt, Desk, Item, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
 use crate::calls::{Caller, Calls, MOST};
-use crate::chores::{self, Chores};
 use crate::failpoint::Failpoint;
 use crate::health::Pulse;
 use crate::metrics::Metrics;
@@ -101,7 +102,7 @@ pub enum StageError {
 pub struct Runner<S: Stage, I, O> {
     desk: Desk<S>,
     calls: Calls<S>,
-    chores: Chores,
+    chores: chores::Chores,
     source: I,
     sink: O,
     store: Store,
@@ -138,7 +139,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Runner {
             metrics: Metrics::new(&meter, S::NAME, S::FLOW, topics, &group),
             calls: Calls::new(caller, clock),
-            chores: Chores::new(now),
+            chores: chores::Chores::new(now),
             desk: Desk {
                 stage,
                 spans: Spans { export: telemetry.spans().clone(), group: group.into(), prefix: prefix.into() },
@@ -182,7 +183,6 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             if !records.is_empty() {
                 let items = records.drain(..).map(|r| Item::received(r, &self.baggage)).collect();
                 self.work(items).await?;
-                self.chores.hurry();
             }
             let answered = self.calls.answered(self.desk.policy.batch.records);
             if !answered.is_empty() {
@@ -223,46 +223,6 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Ok(())
     }
 
-    /// What the clock asks for, then the outbox: what is tended to may add to it.
-    async fn chores(&mut self) -> Result<(), StageError> {
-        if self.chores.tends() {
-            match chores::tend(&self.desk.stage, &mut self.store).await {
-                // Somebody else was first: the next time comes soon.
-                Ok(()) | Err(StoreError::Conflict) => {}
-                Err(error) => self.pause("chores", error).await?,
-            }
-        }
-        while self.chores.looks() && self.relay().await? && !self.shutdown.requested() {
-            self.chores.hurry();
-            self.source.idle(Duration::ZERO)?;
-            self.pulse.beat(self.source.assigned());
-        }
-        Ok(())
-    }
-
-    /// Publishes rows of the outbox, then forgets them. Yields whether there may be more.
-    async fn relay(&mut self) -> Result<bool, StageError> {
-        let mut rows = match chores::outbox(&self.desk.stage, &mut self.store).await {
-            Ok(rows) => rows,
-            Err(error) => return self.pause("the outbox", error).await.map(|()| false),
-        };
-        if rows.is_empty() {
-            return Ok(false);
-        }
-        let messages: Result<Vec<Message>, _> = rows.iter_mut().map(|row| row.message(S::NAME)).collect();
-        let messages = messages.map_err(|error| StageError::Outbox(S::NAME, error))?;
-        if !self.publish(&messages)? {
-            // The lock on the outbox ends with the connection.
-            return Ok(false);
-        }
-        Failpoint::AfterRelay.pass();
-        if let Err(error) = chores::forget(&self.desk.stage, &mut self.store, &rows).await {
-            // They are published again, under the same ids.
-            return self.pause("published rows stay in the outbox", error).await.map(|()| false);
-        }
-        Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows >= chores::MOST))
-    }
-
     /// Parked records in hand: calls that were not answered are made, the others are tried again.
     async fn unparked(&mut self, due: Vec<Parked>) -> Result<(), StageError> {
         let mut ready = Vec::new();
@@ -297,6 +257,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     /// Carries one batch through; it ends early only where a stop is requested while the platform is away.
     async fn work(&mut self, items: Vec<Item<S>>) -> Result<(), StageError> {
         let taken = Instant::now();
+        self.chores.hurry();
         self.metrics.took(items.iter().filter(|item| item.parked.is_none()).map(Item::malformed));
         Failpoint::AfterDecode.pass();
         match self.decide(&items).await? {

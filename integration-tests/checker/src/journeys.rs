@@ -15,6 +15,7 @@ const DEAD: [&str; 3] = ["dead.pick", "dead.pack", "dead.ship"];
 pub(crate) struct Topics {
     events: BTreeMap<&'static str, BTreeMap<String, Event>>,
     dead: BTreeSet<String>,
+    cancelled: BTreeSet<String>,
 }
 
 struct Event {
@@ -39,6 +40,8 @@ impl Topics {
             let records = read_topic(bootstrap, &format!("{prefix}{topic}"))?;
             events.insert(topic, first_of_each(topic, &records, report));
         }
+        let cancelled = read_topic(bootstrap, &format!("{prefix}orders.cancelled"))?;
+        let cancelled = first_of_each("orders.cancelled", &cancelled, report).into_keys().collect();
         let mut dead = BTreeSet::new();
         for topic in DEAD {
             let records = read_topic(bootstrap, &format!("{prefix}{topic}"))?;
@@ -47,7 +50,7 @@ impl Topics {
             });
             dead.extend(records.iter().map(key));
         }
-        Ok(Topics { events, dead })
+        Ok(Topics { events, dead, cancelled })
     }
 
     fn on(&self, topic: &str) -> &BTreeMap<String, Event> {
@@ -84,8 +87,13 @@ impl Topics {
         report.orders = self.on("orders.new").len();
         report.shipped = self.on("orders.shipped").len();
         report.dead = self.dead.len();
+        for order in &self.cancelled {
+            let shipped = self.on("orders.shipped").contains_key(order);
+            report.must(!shipped, || format!("{order} is both shipped and cancelled"));
+        }
         for (order, placed) in self.on("orders.new") {
-            if self.on("orders.shipped").contains_key(order) || self.dead.contains(order) {
+            let ended = self.on("orders.shipped").contains_key(order) || self.cancelled.contains(order);
+            if ended || self.dead.contains(order) {
                 continue;
             }
             let ordered = placed.payload["lines"].as_array().map_or(0, Vec::len);
