@@ -1,6 +1,7 @@
 //! From an HTTP request to a label, and what is left of many requests when processes are killed on the way.
 
 use crate::shop::{LIMIT, Shop};
+use crate::telemetry::keeps_contract;
 use crate::web::ask;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -137,6 +138,8 @@ async fn a_checkout_goes_from_the_request_to_the_label_in_one_picture() {
     let pick = one("warehouse.pick");
     assert_ne!(pick.trace_id(), trace, "the warehouse may take its time");
     assert!(pick.links().iter().any(|(_, span, _)| *span == one("checkout.complete").span_id()));
+    let of_checkout = |span: &&Caught| span.trace_id() == trace;
+    spans.iter().filter(of_checkout).for_each(keeps_contract);
     // What must be nowhere is nowhere.
     let told = format!("{spans:?}");
     assert!(!told.contains("pm_card_visa") && !told.contains("sk_test_canary"));
@@ -149,7 +152,7 @@ async fn a_checkout_goes_from_the_request_to_the_label_in_one_picture() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_accepted_request_ends_and_the_ledgers_agree_though_processes_are_killed() {
     const CHECKOUTS: usize = 400;
-    let Some(front) = Front::open("killed", 350, None).await else { return };
+    let Some(front) = Front::open("killed", 2 * CHECKOUTS as i64, None).await else { return };
     let mut gateway = front.shop.run(&["gateway"]);
     let mut checkouts = vec![front.shop.run(&["checkout"]), front.shop.run(&["checkout"])];
     front.until_open().await;

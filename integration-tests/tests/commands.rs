@@ -59,7 +59,7 @@ async fn errors_say_what_is_wrong_and_what_to_do() {
     };
     let (code, text) = said(&["run", "nothing"]);
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("possible values: pick, pack, ship, inventory, all"), "{text}");
+    assert!(text.contains("possible values: gateway, checkout, pick, pack, ship"), "{text}");
     let output = shop.without_topics().command(&["run", "pick"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -130,7 +130,7 @@ async fn spans_keep_the_contract() {
     collector.spans().iter().for_each(keeps_contract);
 }
 
-fn keeps_contract(span: &Caught) {
+pub fn keeps_contract(span: &Caught) {
     let name = span.name().to_owned();
     let Contract { kind, attributes: mut expected, not_always } = contract(&name);
     assert_eq!(format!("{:?}", span.kind()).to_uppercase(), kind, "{name}");
@@ -141,7 +141,8 @@ fn keeps_contract(span: &Caught) {
     expected.retain(|attribute| found.contains(attribute) || !not_always.contains(attribute));
     assert_eq!(found, expected, "{name}");
     for old in DEPRECATED {
-        assert!(!found.contains(old), "{name} has {old}");
+        // The one span that has both, old and new, for backends that know only the old.
+        assert!(!found.contains(old) || name == "payment.gateway_call", "{name} has {old}");
     }
     let row = CONTRACT.lines().find(|l| l.starts_with(&format!("| `{name}`"))).unwrap();
     for (event, _) in span.events() {
@@ -150,7 +151,7 @@ fn keeps_contract(span: &Caught) {
     assert!(span.scope_name.starts_with("waybill."), "{}", span.scope_name);
     assert!(span.schema_url.starts_with("https://opentelemetry.io/schemas/"), "{}", span.schema_url);
     let service = span.resource["service.name"].as_str().unwrap().to_owned();
-    let stages = ["checkout", "pick", "pack", "ship", "inventory"];
+    let stages = ["gateway", "checkout", "pick", "pack", "ship", "inventory"];
     assert!(stages.iter().any(|stage| service == format!("waybill-{stage}")), "{service}");
     for key in ["service.version", "service.instance.id", "deployment.environment.name", "deployment.environment"] {
         assert!(span.resource.contains_key(key), "{key}");

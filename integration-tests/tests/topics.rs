@@ -51,7 +51,7 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
 
     // Few goods, so that there are short lines too.
     let Some(shop) = Shop::open("schemas", 2).await else { return };
-    let _process = shop.run(&["fulfilment"]);
+    let _process = shop.run(&["fulfilment", "inventory"]);
     shop.done(&["produce", "orders", "--count", "300", "--seed", "9"]);
     shop.until_committed("pick", "orders.new").await;
     shop.until_committed("pack", "orders.picked").await;

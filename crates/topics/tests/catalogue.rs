@@ -77,7 +77,17 @@ fn a_stage_finds_what_it_writes_and_what_it_reads() {
     let read = |stage| catalogue.consumed_by(stage).map(|t| t.name.as_str()).collect::<Vec<_>>();
     assert_eq!(
         (owned("checkout"), read("checkout")),
-        (vec!["checkout.completed", "checkout.rejected", "orders.new", "dead.checkout"], vec!["checkout.requested"])
+        (
+            vec!["checkout.completed", "checkout.rejected", "orders.new", "dead.checkout"],
+            vec![
+                "checkout.requested",
+                "orders.picked",
+                "orders.short",
+                "orders.packed",
+                "orders.shipped",
+                "orders.cancelled"
+            ]
+        )
     );
     assert_eq!((owned("pick"), read("pick")), (vec!["orders.picked", "orders.short", "dead.pick"], vec!["orders.new"]));
     assert_eq!((owned("pack"), read("pack")), (vec!["orders.packed", "dead.pack"], vec!["orders.picked"]));
