@@ -1,7 +1,8 @@
 //! One batch: from records to a plan of what to keep and what to publish, in one transaction.
 
 use crate::envelope::{self, Accepted, Outbound};
-use crate::record::{Message, Record};
+use crate::item::{Item, Kept, Waited};
+use crate::record::Message;
 use crate::run::LEASE;
 use crate::span::{Open, Spans, parts};
 use crate::stage::{Call, Decision, Details, Input, Outcome, Refusal, Shared, Stage, Trace, Work};
@@ -9,96 +10,15 @@ use crate::{Clock, Policy};
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
 use rand::Rng;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use waybill_store::{Decided, Park, Parked, Repark, Store, StoreError, Tx};
-use waybill_telemetry::{Incoming, SpanRecord, Status};
+use waybill_store::{Decided, Park, Repark, Store, StoreError, Tx};
+use waybill_telemetry::{SpanRecord, Status};
 
 /// The answer of a key that has said nothing yet: no message.
 const NO_ANSWER: [u8; 1] = [0];
-
-/// A record in hand, decoded once, however often it is tried.
-pub(crate) struct Item<S: Stage> {
-    pub record: Record,
-    pub incoming: Incoming,
-    pub work: Result<Accepted<S::Event>, Refusal>,
-    pub parked: Option<Waited<S::Call>>,
-}
-
-/// What is known of a record that was parked.
-pub(crate) struct Waited<C: Call> {
-    pub id: i64,
-    pub since: Timestamp,
-    pub attempts: i32,
-    pub why: String,
-    /// The number of the lease it is held by.
-    pub lease: i32,
-    /// Whoever held it before has died, or nearly.
-    pub lapsed: bool,
-    /// The stage span that its first call left open.
-    pub open: Option<Open>,
-    /// The call it waits for, not made yet.
-    pub call: Option<C>,
-    /// The answer of its call, and when it came.
-    pub answer: Option<(C::Answer, Timestamp)>,
-}
-
-/// A parked record as it is kept. What is open or to be called is JSON: a stage may call with any type.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    record: Record,
-    open: Option<String>,
-    call: Option<String>,
-}
-
-impl Kept {
-    fn encode<C: Call>(record: &Record, open: Option<&Open>, call: Option<&C>) -> Result<Vec<u8>, Attempt> {
-        let cannot = |e| bug("the record cannot be parked", e);
-        let open = open.map(serde_json::to_string).transpose().map_err(cannot)?;
-        let call = call.map(serde_json::to_string).transpose().map_err(cannot)?;
-        let kept = Kept { record: record.clone(), open, call };
-        postcard::to_stdvec(&kept).map_err(|e| bug("the record cannot be parked", e))
-    }
-}
-
-impl<S: Stage> Item<S> {
-    pub(crate) fn received(record: Record, baggage: &[String]) -> Self {
-        let incoming = Incoming::read(&record.content, baggage);
-        Item { incoming, work: envelope::accept(&record), record, parked: None }
-    }
-
-    /// A parked record is one that was accepted when it came.
-    pub(crate) fn unparked(parked: Parked, baggage: &[String]) -> Result<Self, String> {
-        let json = |e: serde_json::Error| e.to_string();
-        let kept: Kept = postcard::from_bytes(&parked.record).map_err(|e| e.to_string())?;
-        let mut item = Item::received(kept.record, baggage);
-        item.parked = Some(Waited {
-            id: parked.id,
-            since: Timestamp::try_from(parked.parked_at).unwrap_or(Timestamp::UNIX_EPOCH),
-            attempts: parked.attempts,
-            why: parked.why,
-            lease: parked.lease,
-            lapsed: parked.lapsed,
-            open: kept.open.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
-            call: kept.call.as_deref().map(serde_json::from_str).transpose().map_err(json)?,
-            answer: None,
-        });
-        Ok(item)
-    }
-
-    /// Its topic, and how many of its contexts were malformed.
-    pub(crate) fn malformed(&self) -> (&str, usize) {
-        let of_waybill = self.work.as_ref().map_or(0, |accepted| accepted.event.waybill().malformed);
-        (&self.record.topic, self.incoming.malformed + of_waybill)
-    }
-
-    /// The answer that it waited for.
-    fn answer(&self) -> Option<&(<S::Call as Call>::Answer, Timestamp)> {
-        self.parked.as_ref().and_then(|parked| parked.answer.as_ref())
-    }
-}
 
 /// What became of one record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,7 +69,7 @@ impl From<StoreError> for Attempt {
     }
 }
 
-fn bug(what: &str, error: impl std::fmt::Display) -> Attempt {
+pub(crate) fn bug(what: &str, error: impl std::fmt::Display) -> Attempt {
     Attempt::Refused(Refusal::new("bug", format!("{what}: {error}")))
 }
 

@@ -4,7 +4,7 @@
 //! its answer comes back to the loop, which settles it like any other work. If the process dies, the lease on the record
 //! runs out, and whoever finds it makes the call again: under the same idempotency key, so nothing happens twice.
 
-use crate::batch::Item;
+use crate::item::Item;
 use crate::run::Clock;
 use crate::stage::{Call, Stage};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -45,10 +45,11 @@ impl<S: Stage> Calls<S> {
     pub(crate) fn make(&mut self, mut group: Group<S>) {
         let Some(waited) = group.first_mut().and_then(|item| item.parked.as_mut()) else { return };
         let Some(call) = waited.call.take() else { return };
+        let again = waited.lapsed;
         self.out += 1;
         let (sender, means, clock) = (self.answered.0.clone(), self.caller.means.clone(), self.clock);
         self.caller.runtime.spawn(async move {
-            let answer = call.make(means).await;
+            let answer = call.make(means, again).await;
             if let Some(waited) = group.first_mut().and_then(|item| item.parked.as_mut()) {
                 waited.answer = Some((answer, clock()));
             }

@@ -9,6 +9,7 @@ mod calls;
 mod envelope;
 mod failpoint;
 mod health;
+mod item;
 mod kafka;
 pub mod memory;
 mod metrics;

@@ -18,11 +18,12 @@
 
 mod chores;
 
-use crate::batch::{Attempt, Desk, Item, Plan};
+use crate::batch::{Attempt, Desk, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
 use crate::calls::{Caller, Calls, MOST};
 use crate::failpoint::Failpoint;
 use crate::health::Pulse;
+use crate::item::Item;
 use crate::metrics::Metrics;
 use crate::record::{Message, Record};
 use crate::shutdown::Shutdown;

@@ -1,6 +1,6 @@
 //! The stage span: opened, linked and closed here, so that no stage can forget or misname one.
 
-use crate::batch::Item;
+use crate::item::Item;
 use crate::record::Record;
 use crate::stage::{Details, Input as _, Part, Stage, Trace};
 use jiff::Timestamp;

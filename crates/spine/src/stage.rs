@@ -185,8 +185,8 @@ pub trait Call: Serialize + DeserializeOwned + Clone + Send + 'static {
     /// What came of it. Not to know is an answer too.
     type Answer: Send + 'static;
 
-    /// Makes it. Bounded in time by itself.
-    fn make(self, means: Self::Means) -> impl Future<Output = Self::Answer> + Send;
+    /// Makes it. Bounded in time by itself. `again` is whether it may have been made before, by a process that died.
+    fn make(self, means: Self::Means, again: bool) -> impl Future<Output = Self::Answer> + Send;
 }
 
 /// A stage that makes no calls.
@@ -197,7 +197,7 @@ impl Call for NoCall {
     type Means = ();
     type Answer = NoCall;
 
-    async fn make(self, (): ()) -> NoCall {
+    async fn make(self, (): (), _: bool) -> NoCall {
         self
     }
 }

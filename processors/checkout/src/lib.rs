@@ -11,6 +11,8 @@
 
 mod after;
 mod carts;
+#[cfg(test)]
+mod decisions;
 mod input;
 mod measures;
 mod payment;

@@ -56,6 +56,8 @@ pub enum RefundReason {
 pub struct PaymentAnswer {
     pub(crate) began: Timestamp,
     pub(crate) ended: Timestamp,
+    /// Whether it may have been asked before, with an answer that nobody got.
+    pub(crate) again: bool,
     pub(crate) what: Answered,
 }
 
@@ -142,7 +144,7 @@ impl Call for Payment {
     type Means = Payments;
     type Answer = PaymentAnswer;
 
-    async fn make(self, payments: Payments) -> PaymentAnswer {
+    async fn make(self, payments: Payments, again: bool) -> PaymentAnswer {
         let began = system_clock();
         let what = match self {
             Payment::Charge { order_id, amount, attempt } => {
@@ -159,6 +161,6 @@ impl Call for Payment {
                 Answered::Refunded(payments.stripe.refund(&refund).await)
             }
         };
-        PaymentAnswer { began, ended: system_clock(), what }
+        PaymentAnswer { began, ended: system_clock(), again, what }
     }
 }

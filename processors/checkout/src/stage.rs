@@ -266,8 +266,8 @@ impl Settling<'_> {
                 charge(self.request, saga, wait, span)
             }
             Charged::Declined { .. } => self.reject(Rejection::Declined, span),
-            // Nothing was taken under this key before either.
-            Charged::Refused { why } if self.saga.unknown == 0 => {
+            // Nothing was taken under this key before either: to be refused says nothing of earlier calls.
+            Charged::Refused { why } if self.saga.unknown == 0 && !self.answer.again => {
                 tracing::error!(order = self.request.order_id, why, "the payment provider refuses what it is asked");
                 self.reject(Rejection::PaymentUnavailable, span)
             }

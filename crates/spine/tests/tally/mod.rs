@@ -117,7 +117,7 @@ impl Call for Question {
     type Means = Oracle;
     type Answer = i64;
 
-    async fn make(self, oracle: Oracle) -> i64 {
+    async fn make(self, oracle: Oracle, _: bool) -> i64 {
         oracle.asked.lock().unwrap().push(self.0);
         while oracle.silent.load(SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
