@@ -1,7 +1,9 @@
 //! The metrics of the checkout, named in `docs/telemetry.md`: read off its spans, so the two never disagree.
 
+use crate::spans;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use opentelemetry::{KeyValue, Value};
+use waybill_events::Step;
 use waybill_telemetry::{SpanRecord, Status};
 
 /// Bounds of durations, ms; 8 s is what an alert asks about.
@@ -37,14 +39,15 @@ impl Measures {
     pub(crate) fn ended(&self, span: &SpanRecord) {
         let ms = span.end.duration_since(span.begun()).as_secs_f64() * 1_000.0;
         let step = match &*span.name {
-            "cart.validate" => "validating_cart",
-            "payment.process" => "processing_payment",
-            "order.create" => "creating_order",
+            "cart.validate" => Step::ValidatingCart,
+            "payment.process" => Step::ProcessingPayment,
+            "order.create" => Step::CreatingOrder,
             "checkout.process" => return self.checkout(span, ms),
             _ => return,
         };
         let status = if span.status == Status::Unset { "ok" } else { "error" };
-        self.step.record(ms, &[KeyValue::new("checkout.step", step), KeyValue::new("step.status", status)]);
+        self.step
+            .record(ms, &[KeyValue::new("checkout.step", spans::step(step)), KeyValue::new("step.status", status)]);
     }
 
     fn checkout(&self, span: &SpanRecord, ms: f64) {

@@ -72,9 +72,7 @@ async fn who_paid_for_goods_that_are_gone_gets_the_money_back() {
         world.request("o1", "k1", "pm_slow").await;
         world.until_parked(1).await;
         // The reservation runs out while the bank thinks, and somebody else is faster.
-        let mut tx = world.store.begin().await.unwrap();
-        waybill_inventory::release(&mut tx, &["o1"]).await.unwrap();
-        tx.commit().await.unwrap();
+        world.release("o1").await;
         world.request("o2", "k2", "pm_card_visa").await;
         world.until("checkout.completed", 1).await;
         let rejected = json(&world.until("checkout.rejected", 1).await[0]);
@@ -93,9 +91,7 @@ async fn a_reservation_that_ran_out_is_taken_again_while_there_is_stock() {
         let running = world.start();
         world.request("o1", "k1", "pm_slow").await;
         world.until_parked(1).await;
-        let mut tx = world.store.begin().await.unwrap();
-        waybill_inventory::release(&mut tx, &["o1"]).await.unwrap();
-        tx.commit().await.unwrap();
+        world.release("o1").await;
         world.until("checkout.completed", 1).await;
         running.stop();
         world.assert_clean_slate(10).await;

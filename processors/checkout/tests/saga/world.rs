@@ -1,6 +1,6 @@
 //! A shop: its database, its broker, its provider.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use waybill_checkout::{Checkout, Payments};
 use waybill_harness::{Database, eventually, postgres};
-use waybill_inventory::{Adjustment, adjust, stock};
+use waybill_inventory::{Adjustment, adjust, release, stock};
 use waybill_payment::simulator::{Ledger, SimulatorSettings, serve};
 use waybill_payment::{Settings, Stripe};
 use waybill_spine::memory::MemoryBroker;
@@ -189,45 +189,40 @@ impl World {
     }
 
     pub fn publish(&self, order: &str, cart: &str) {
-        let payload = serde_json::json!({"order_id": order, "customer_id": "c1", "cart_id": cart}).to_string();
-        let mut content = Content::new(Some(order.as_bytes()), Some(payload.as_bytes()));
-        content.push_text("ce_id", event_id("gateway", "checkout.requested", order));
-        content.push_text("ce_type", "checkout.requested.v1");
-        content.push_text("ce_time", system_clock());
-        content.push_text("ce_source", "/waybill/gateway");
-        content.push_text("traceparent", CALLER);
-        let mut sink = self.broker.sink();
-        sink.send(&[Message { topic: "checkout.requested".into(), content }]);
-        sink.wait(Duration::ZERO).unwrap().unwrap();
+        let payload = json!({"order_id": order, "customer_id": "c1", "cart_id": cart});
+        self.say("gateway", "checkout.requested", order, &payload);
     }
 
     /// What ship says of an order that it will not ship.
     pub fn cancelled(&self, order: &str) {
-        let payload = serde_json::json!({"order_id": order, "customer_id": "c1", "waybill": []}).to_string();
-        let mut content = Content::new(Some(order.as_bytes()), Some(payload.as_bytes()));
-        content.push_text("ce_id", event_id("ship", "orders.cancelled", order));
-        content.push_text("ce_type", "orders.cancelled.v1");
-        content.push_text("ce_time", system_clock());
-        content.push_text("ce_source", "/waybill/ship");
-        let mut sink = self.broker.sink();
-        sink.send(&[Message { topic: "orders.cancelled".into(), content }]);
-        sink.wait(Duration::ZERO).unwrap().unwrap();
+        let payload = json!({"order_id": order, "customer_id": "c1", "waybill": []});
+        self.say("ship", "orders.cancelled", order, &payload);
     }
 
     /// What pick says of an order it could not pick in full.
     pub fn short(&self, order: &str, product: &str, requested: u32, picked: u32) {
-        let line =
-            serde_json::json!({"line": 1, "product_id": product, "sku": "s", "requested": requested, "picked": picked});
-        let payload =
-            serde_json::json!({"order_id": order, "customer_id": "c1", "lines": [line], "waybill": []}).to_string();
-        let mut content = Content::new(Some(order.as_bytes()), Some(payload.as_bytes()));
-        content.push_text("ce_id", event_id("pick", "orders.short", order));
-        content.push_text("ce_type", "orders.short.v1");
+        let line = json!({"line": 1, "product_id": product, "sku": "s", "requested": requested, "picked": picked});
+        let payload = json!({"order_id": order, "customer_id": "c1", "lines": [line], "waybill": []});
+        self.say("pick", "orders.short", order, &payload);
+    }
+
+    fn say(&self, stage: &str, topic: &'static str, order: &str, payload: &Value) {
+        let mut content = Content::new(Some(order.as_bytes()), Some(payload.to_string().as_bytes()));
+        content.push_text("ce_id", event_id(stage, topic, order));
+        content.push_text("ce_type", format_args!("{topic}.v1"));
         content.push_text("ce_time", system_clock());
-        content.push_text("ce_source", "/waybill/pick");
+        content.push_text("ce_source", format_args!("/waybill/{stage}"));
+        content.push_text("traceparent", CALLER);
         let mut sink = self.broker.sink();
-        sink.send(&[Message { topic: "orders.short".into(), content }]);
+        sink.send(&[Message { topic: topic.into(), content }]);
         sink.wait(Duration::ZERO).unwrap().unwrap();
+    }
+
+    /// As if a reservation had run out and been swept.
+    pub async fn release(&mut self, order: &str) {
+        let mut tx = self.store.begin().await.unwrap();
+        release(&mut tx, &[order]).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     pub async fn until(&self, topic: &str, count: usize) -> Vec<Record> {
