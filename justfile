@@ -23,13 +23,13 @@ compose-check:
 ci:
     CI=true bash .ci/run
 
-# Benchmarks on servers of their own: chain, growth, recovery; --help says what each measures
+# Benchmarks on servers of their own: chain, checkout, growth, recovery; --help says what each measures
 bench what *args:
     cargo build --release -p waybill -p waybill-benchmarks
     if [ {{what}} = chain ]; then mvn -q -B -f benchmarks/kafka-streams package; fi
     target/release/waybill-bench {{what}} {{args}}
 
-# A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end
+# A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end; with --checkouts 5000, checkouts whose processes are killed
 storm *args:
     cargo build --release -p waybill -p waybill-storm
     target/release/waybill-storm {{args}}

@@ -4,9 +4,13 @@
 
 mod carry;
 mod chain;
+mod checkout;
+mod customers;
 mod growth;
 mod meter;
+mod pgbench;
 mod recovery;
+mod shop;
 mod side;
 mod usage;
 mod world;
@@ -24,6 +28,8 @@ struct Args {
 enum What {
     /// pick → pack → ship beside the same chain on Kafka Streams; the last line is one JSON object
     Chain(chain::Args),
+    /// Checkouts over HTTP beside the database's own limit, pgbench with the same reservations; the last line is one JSON object
+    Checkout(checkout::Args),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
     /// Carries records through three hops, for `chain --carry`
@@ -37,6 +43,7 @@ enum What {
 async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Chain(args) => chain::run(&args).await,
+        What::Checkout(args) => checkout::run(&args).await,
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,

@@ -51,7 +51,7 @@ impl Side {
 
     /// Starts its processes.
     pub fn start(&self, world: &World, work: &Work, aim: Aim, processes: usize) -> anyhow::Result<Started> {
-        let mut started = Started { processes: Vec::new(), state: tempfile::tempdir()? };
+        let mut started = Started::new(Vec::new())?;
         for number in 0..processes {
             let state = started.state.path().join(number.to_string());
             started.processes.push(self.process(world, work, aim, &state)?);
@@ -98,6 +98,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// These processes.
+    pub fn new(processes: Vec<Process>) -> anyhow::Result<Self> {
+        Ok(Started { processes, state: tempfile::tempdir()? })
+    }
+
     /// An error, with what it printed, where one has ended by itself.
     pub fn check(&mut self) -> anyhow::Result<()> {
         for process in &mut self.processes {

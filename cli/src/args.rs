@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
-use crate::{bins, demo, produce, run, stock, topics, trace};
+use crate::{bins, checkouts, demo, notify, produce, run, saga, stock, topics, trace, vapid};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -41,21 +41,31 @@ enum Command {
     Demo(demo::Args),
     /// Run the gateway and stages, each a member of its consumer group, until SIGTERM or Ctrl-C
     Run(run::Args),
-    /// Send test events
+    /// Send test events, or play customers
     #[command(subcommand)]
     Produce(Produce),
     /// Show an order's journey over all its traces
     Trace(trace::Args),
+    /// See checkouts that are not at their end, and hurry or end them: for people on call
+    #[command(subcommand)]
+    Saga(saga::Command),
     /// Create and inspect the topics that topics.yaml declares
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Look at the mails that customers get
+    #[command(subcommand)]
+    Notify(notify::Command),
     /// Fill and inspect the warehouse's bins
     #[command(subcommand)]
     Bins(bins::Command),
+    /// Make the key that web push is signed with, and print its public half for the browser
+    Vapid(vapid::Args),
 }
 
 #[derive(Debug, Subcommand)]
 enum Produce {
+    /// Checkouts over HTTP, as a shop's browsers send them: products, carts, payment, to the end of each
+    Checkouts(checkouts::Args),
     /// Orders, as the checkout publishes them: each with its span and the first stamp of its waybill
     Orders(produce::Args),
     /// Adjustments of the stock, as a warehouse system publishes them: goods received, or counted
@@ -94,11 +104,15 @@ impl Args {
         match self.command {
             Command::Demo(args) => demo::demo(&args),
             Command::Run(args) => run::run(&config()?, &args),
+            Command::Produce(Produce::Checkouts(args)) => checkouts::checkouts(&args),
             Command::Produce(Produce::Orders(args)) => produce::produce(&config()?, &args),
             Command::Produce(Produce::Stock(args)) => stock::stock(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
+            Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),
+            Command::Notify(command) => notify::notify(&config()?, &command),
             Command::Bins(command) => bins::bins(&config()?, &command),
+            Command::Vapid(args) => vapid::vapid(&config()?, &args),
         }
     }
 }

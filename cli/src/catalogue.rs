@@ -20,6 +20,28 @@ const KINDS: [([u32; 3], u32); 6] = [
     ([600, 80, 80], 900),
 ];
 
+/// A product as the shop sells it.
+pub struct Goods {
+    /// Its id.
+    pub product_id: String,
+    /// Its article number.
+    pub sku: String,
+    /// Length, width, height of one, mm.
+    pub size_mm: [u32; 3],
+    /// Weight of one, g.
+    pub weight_g: u32,
+    /// Price of one, euro cents.
+    pub cents: i64,
+}
+
+/// All products.
+pub fn goods() -> impl Iterator<Item = Goods> {
+    (1..=PRODUCTS).map(|number| {
+        let (product_id, sku, size_mm, weight_g) = product(number);
+        Goods { product_id, sku, size_mm, weight_g, cents: 499 + i64::from(number * 137 % 95) * 100 }
+    })
+}
+
 fn product(number: u32) -> (String, String, [u32; 3], u32) {
     let (size, weight) = KINDS[number as usize % KINDS.len()];
     (format!("p-{number:04}"), format!("SKU-{number:04}"), size, weight + number)

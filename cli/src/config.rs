@@ -33,9 +33,17 @@ pub struct Config {
     pub http: Http,
     /// Bounds of the HTTP API.
     pub gateway: waybill_gateway::Settings,
+    /// How long a checkout may take.
+    pub checkout: waybill_checkout::Settings,
     /// The payment provider; read, never written.
     #[serde(skip_serializing, default)]
     pub payment: waybill_payment::Settings,
+    /// The mail server and the texts; read, never written.
+    #[serde(skip_serializing, default)]
+    pub mail: waybill_mail::Settings,
+    /// The push services; read, never written.
+    #[serde(skip_serializing, default)]
+    pub push: waybill_push::Settings,
     /// The payment simulator.
     pub simulator: Simulator,
 }
@@ -136,7 +144,10 @@ impl Default for Config {
             health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
             gateway: waybill_gateway::Settings::default(),
+            checkout: waybill_checkout::Settings::default(),
             payment: waybill_payment::Settings::default(),
+            mail: waybill_mail::Settings::default(),
+            push: waybill_push::Settings::default(),
             simulator: Simulator {
                 listen: SocketAddr::from(([127, 0, 0, 1], 12111)),
                 seed: 1,
@@ -177,6 +188,7 @@ impl Config {
         }
         let config: Config = sources.extract().context("the settings are wrong")?;
         config.retention()?;
+        config.checkout.check()?;
         Ok(config)
     }
 
@@ -234,9 +246,9 @@ fn flatten(prefix: &str, dict: &Dict, into: &mut BTreeMap<String, String>) {
             Value::String(_, text) => drop(into.insert(key, text.clone())),
             Value::Bool(_, flag) => drop(into.insert(key, flag.to_string())),
             Value::Num(_, number) => {
-                let text =
-                    number.to_i128().map_or_else(|| number.to_f64().unwrap_or_default().to_string(), |i| i.to_string());
-                into.insert(key, text);
+                // A number of a file is signed, one of the environment is not.
+                let whole = number.to_u128().map(|n| n.to_string()).or_else(|| number.to_i128().map(|n| n.to_string()));
+                into.insert(key, whole.unwrap_or_else(|| number.to_f64().unwrap_or_default().to_string()));
             }
             Value::Char(_, c) => drop(into.insert(key, c.to_string())),
             Value::Empty(..) | Value::Array(..) => {}
@@ -261,6 +273,9 @@ mod tests {
             let config = Config::load(None, &Overrides::default()).unwrap();
             assert_eq!(config.kafka().properties["bootstrap.servers"], "env:1");
             assert_eq!(config.kafka().properties["session.timeout.ms"], "9000");
+            jail.set_env("WAYBILL_KAFKA_SESSION_TIMEOUT_MS", "8000");
+            let config = Config::load(None, &Overrides::default()).unwrap();
+            assert_eq!(config.kafka().properties["session.timeout.ms"], "8000");
             let flags = Overrides { brokers: Some("flag:1".into()), ..Overrides::default() };
             let config = Config::load(None, &flags).unwrap();
             assert_eq!(config.kafka().properties["bootstrap.servers"], "flag:1");
@@ -275,6 +290,9 @@ mod tests {
                 ("[database]\nurll = 'x'", "urll"),
                 ("[health]\nlisten = 'nowhere'", "health.listen"),
                 ("[database]\nretention = 'long'", "database.retention"),
+                ("[checkout]\nhold = 'long'", "checkout.hold"),
+                ("[checkout]\nhold = '10m'", "checkout.hold"),
+                ("[checkout]\ndeadline = '-1s'", "checkout.deadline"),
             ] {
                 jail.create_file("waybill.toml", content)?;
                 let error = Config::load(None, &Overrides::default()).unwrap_err();

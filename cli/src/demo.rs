@@ -1,49 +1,65 @@
 //! `waybill demo`: the main job with nothing installed. The broker is librdkafka's mock cluster, in this process but
-//! behind a real listener; decisions are kept in SQLite; everything else is what runs in production.
+//! behind a real listener; decisions are kept in SQLite; money is the payment simulator's; everything else is what runs in
+//! production.
 
+use crate::checkouts::{Pace, Scenario, Shopper, Tally, Visit, send, visit};
 use crate::exit::Ended;
 use crate::journey::Journey;
 use crate::run::Running;
-use crate::{catalogue, produce, waterfall};
+use crate::{catalogue, produce, stock, waterfall};
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use console::style;
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressBar};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waybill_events::OrderShort;
+use tokio::runtime::Runtime;
+use waybill_events::{OrderPlaced, OrderShort};
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_inventory::Inventory;
+use waybill_payment::simulator::SimulatorSettings;
 use waybill_spine::{Health, KafkaConfig, KafkaSink, Policy, Shutdown};
 use waybill_store::Store;
-use waybill_telemetry::{Telemetry, TelemetryConfig};
+use waybill_telemetry::TelemetryConfig;
 use waybill_topics::Catalogue;
 
 /// Longest time the demo may take.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Most orders: the mock cluster keeps 5 MiB a partition.
+/// Most checkouts: the mock cluster keeps 5 MiB a partition.
 const MOST: u64 = 5_000;
+/// Customers a second, and at most at a time.
+const PACE: Pace = Pace { rate: 80.0, concurrency: 64 };
+/// Pieces of every product, and of the one that sells out.
+const PIECES: (i64, i64) = (10_000, 12);
+/// How long the provider thinks.
+const THINKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(80));
 /// What is followed on the screen: a topic and what it means.
 const STEPS: [(&str, &str); 4] =
     [("orders.new", "placed"), ("orders.picked", "picked"), ("orders.packed", "packed"), ("orders.shipped", "shipped")];
 
-const WATCHED: [&str; 5] = ["orders.new", "orders.picked", "orders.short", "orders.packed", "orders.shipped"];
-const NEXT: &str = "  docker compose up -d                  Kafka, Postgres, a collector, Jaeger
-  waybill topics apply                  the topics
-  waybill bins load --test-goods 1000   goods for the test orders
-  waybill run fulfilment                pick, pack, ship
-  waybill produce orders                orders
-  waybill trace o-1-0000042             a journey";
+const WATCHED: [&str; 6] =
+    ["inventory.levels", "orders.new", "orders.picked", "orders.short", "orders.packed", "orders.shipped"];
+const NEXT: &str = "  docker compose up -d                        Kafka, Postgres, a collector, Jaeger
+  waybill topics apply                        the topics
+  waybill bins load --test-goods 1000         goods in their bins
+  waybill run payment-simulator               a provider that takes nobody's money
+  WAYBILL_PAYMENT_URL=http://127.0.0.1:12111 WAYBILL_PAYMENT_KEY=sk_test_1 waybill run all
+  waybill produce stock --quantity 1000       the same goods in stock
+  waybill produce checkouts                   customers
+  waybill trace ORDER                         a journey";
 
 /// How much.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Orders to send
-    #[arg(long, short = 'n', default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=MOST))]
+    /// Checkouts to send
+    #[arg(long, short = 'n', default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=MOST))]
     orders: u64,
-    /// A seed gives the same orders
+    /// A seed gives the same customers, carts and cards
     #[arg(long, default_value_t = 7)]
     seed: u64,
 }
@@ -57,18 +73,12 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
         cluster.create_topic(&topic.name, topic.partitions, 1)?;
     }
     let kafka = mock_kafka(&cluster);
-    println!(
-        "{}\n{}",
-        style("A shop's orders: placed, picked, packed, shipped.").bold(),
-        style(format!("embedded broker at {} (kcat can look in), decisions in SQLite", cluster.bootstrap_servers()))
-            .dim(),
-    );
     let folder = tempfile::tempdir()?;
     let url = format!("sqlite://{}", folder.path().join("waybill.db").display());
     let store = runtime.block_on(async {
         let mut store = Store::open(&url).await?;
         store.migrate().await?;
-        // A few goods run out, as they do.
+        // Fewer than the stock says: a few goods are not found, as it happens.
         waybill_fulfilment::load_bins(&mut store, &catalogue::bins(i64::try_from(args.orders / 55 + 1)?)).await?;
         anyhow::Ok(store)
     })?;
@@ -76,16 +86,40 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::default();
     let mut running =
         Running::new(kafka.clone(), Health::default(), shutdown.clone(), Policy::default()).with_store(store);
-    running.start(Pick, (), telemetry("pick"))?;
-    running.start(Pack, (), telemetry("pack"))?;
-    running.start(Ship, (), telemetry("ship"))?;
-
+    let gateway = runtime.block_on(start(&mut running))?;
+    println!(
+        "{}\n{}",
+        style("A shop: checked out, reserved, paid, picked, packed, shipped.").bold(),
+        style(format!(
+            "embedded broker at {} (kcat can look in), decisions in SQLite, the gateway at http://{gateway}",
+            cluster.bootstrap_servers()
+        ))
+        .dim(),
+    );
     let begun = Instant::now();
-    let watch = flow(args, &kafka)?;
+    let (watch, tally) = flow(args, &runtime, &kafka, gateway)?;
     let took = begun.elapsed();
     shutdown.request();
     running.wait()?;
-    tell(args, &kafka, &watch, took)
+    tell(args, &kafka, &watch, &tally, took)
+}
+
+/// Starts everything; yields where the gateway listens.
+async fn start(running: &mut Running) -> anyhow::Result<SocketAddr> {
+    let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let simulator = SimulatorSettings { latency: THINKS.0..=THINKS.1, ..SimulatorSettings::default() };
+    let provider = running.start_simulator(free_port, simulator).await?;
+    let payment = waybill_payment::Settings {
+        base_url: format!("http://{provider}"),
+        secret_key: Some("sk_test_demo".into()),
+        ..waybill_payment::Settings::default()
+    };
+    running.start_checkout(waybill_checkout::Settings::default(), &payment, telemetry("checkout"))?;
+    running.start(Inventory, (), telemetry("inventory"))?;
+    running.start(Pick, (), telemetry("pick"))?;
+    running.start(Pack, (), telemetry("pack"))?;
+    running.start(Ship, (), telemetry("ship"))?;
+    running.start_gateway(free_port, waybill_gateway::Settings::default(), telemetry("gateway")).await
 }
 
 /// The demo exports only where the environment names a collector.
@@ -111,47 +145,78 @@ fn mock_kafka(cluster: &MockCluster<'_, impl rdkafka::client::ClientContext>) ->
     }
 }
 
-/// Sends the orders and watches the topics until every order has come to its end.
-fn flow(args: &Args, kafka: &KafkaConfig) -> anyhow::Result<Watch> {
-    let quiet = Telemetry::start(&TelemetryConfig::silent("checkout"))?;
-    let screen = MultiProgress::new();
-    let bars: Vec<_> = STEPS.iter().map(|(_, what)| screen.add(produce::bar(args.orders, what))).collect();
-    let mut sink = KafkaSink::connect(kafka, "produce")?;
-    let mut watch = Watch::start(args, kafka)?;
+/// Fills the shop, sends customers and watches the topics until every order has come to its end.
+fn flow(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, gateway: SocketAddr) -> anyhow::Result<(Watch, Tally)> {
+    let mut watch = Watch::start(kafka)?;
+    let shopper = Shopper::new(&format!("http://{gateway}"))?;
+    let products = Arc::new(runtime.block_on(shopper.make_products(catalogue::goods()))?);
     let begun = Instant::now();
-    let mut sent = 0;
-    while watch.ended() < args.orders {
-        if sent < args.orders {
-            let next = (sent + 100).min(args.orders);
-            produce::publish(&mut sink, &produce::test_orders(args.seed, sent..next, quiet.spans())?)?;
-            sent = next;
-        }
-        watch.look(Duration::from_millis(50))?;
-        for (bar, (topic, _)) in bars.iter().zip(STEPS) {
-            bar.set_position(watch.count(topic));
-        }
-        anyhow::ensure!(
-            begun.elapsed() < LIMIT,
-            "the demo is stuck: of {} orders {} ended",
-            args.orders,
-            watch.ended()
-        );
+    let stuck = |what: String| {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "the demo is stuck: {what}");
+        Ok(())
+    };
+    let mut sink = KafkaSink::connect(kafka, "produce")?;
+    produce::publish(&mut sink, &stock::received(&pieces())?)?;
+    while watch.count("inventory.levels") < u64::from(catalogue::PRODUCTS) {
+        watch.look(Duration::from_millis(20))?;
+        stuck(format!("{} products are in stock", watch.count("inventory.levels")))?;
     }
-    bars.iter().for_each(indicatif::ProgressBar::abandon);
-    Ok(watch)
+    let screen = MultiProgress::new();
+    let asked = screen.add(produce::bar(args.orders, "checkouts"));
+    let bars: Vec<ProgressBar> = STEPS.iter().map(|(_, what)| screen.add(produce::bar(args.orders, what))).collect();
+    let (bar, visits) = (asked.clone(), visits(args));
+    let customers = runtime.spawn(async move { send(&shopper, &products, visits, PACE, &bar).await });
+    while !customers.is_finished() {
+        watch.show(&bars)?;
+        stuck(format!("{} checkouts are answered", asked.position()))?;
+    }
+    asked.abandon();
+    let tally = runtime.block_on(customers)?;
+    bars.iter().for_each(|bar| bar.set_length(tally.orders()));
+    while watch.ended() < tally.orders() {
+        watch.show(&bars)?;
+        stuck(format!("of {} orders {} ended", tally.orders(), watch.ended()))?;
+    }
+    watch.show(&bars)?;
+    bars.iter().for_each(ProgressBar::abandon);
+    Ok((watch, tally))
+}
+
+/// Goods received: plenty, but for the last product.
+fn pieces() -> Vec<(String, i64)> {
+    let mut pieces: Vec<(String, i64)> = catalogue::goods().map(|goods| (goods.product_id, PIECES.0)).collect();
+    if let Some(last) = pieces.last_mut() {
+        last.1 = PIECES.1;
+    }
+    pieces
+}
+
+/// One customer in twenty wants what sells out; a few cards decline, the last ones not: a card that declines for now is
+/// tried again for seconds.
+fn visits(args: &Args) -> impl Iterator<Item = Visit> + Send + use<> {
+    let (seed, orders) = (args.seed, args.orders);
+    (0..orders).map(move |number| {
+        let scenario = match number % 20 {
+            0 => Scenario::SoldOut,
+            1 | 2 if number < orders / 2 => Scenario::Declines,
+            _ => Scenario::Normal,
+        };
+        visit(scenario, seed, number)
+    })
 }
 
 /// What the topics show, order by order.
 struct Watch {
     consumer: BaseConsumer,
+    /// Lines of each order.
     lines: BTreeMap<String, usize>,
     seen: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Orders of which there was nothing to ship.
-    nothing: BTreeSet<String>,
+    /// Orders that came short, and how many of their lines were not there at all.
+    short: BTreeMap<String, usize>,
 }
 
 impl Watch {
-    fn start(args: &Args, kafka: &KafkaConfig) -> anyhow::Result<Self> {
+    fn start(kafka: &KafkaConfig) -> anyhow::Result<Self> {
         let mut config = kafka.admin();
         let consumer: BaseConsumer = config.set("group.id", "waybill.demo").create()?;
         let mut assignment = TopicPartitionList::new();
@@ -162,9 +227,7 @@ impl Watch {
             }
         }
         consumer.assign(&assignment)?;
-        let orders = (0..args.orders).map(|n| catalogue::order(args.seed, n, None).0);
-        let lines = orders.map(|o| (o.order_id, o.lines.len())).collect();
-        Ok(Watch { consumer, lines, seen: BTreeMap::new(), nothing: BTreeSet::new() })
+        Ok(Watch { consumer, lines: BTreeMap::new(), seen: BTreeMap::new(), short: BTreeMap::new() })
     }
 
     /// Reads what has come, for `limit` at most.
@@ -176,46 +239,67 @@ impl Watch {
             let Some(message) = self.consumer.poll(left) else { continue };
             let message = message?;
             let Some(topic) = WATCHED.into_iter().find(|t| *t == message.topic()) else { continue };
-            let order = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            if topic == "orders.short" {
-                let event: OrderShort = serde_json::from_slice(message.payload().unwrap_or_default())?;
-                let lines = event.lines.iter().filter(|l| l.picked == 0).count();
-                if self.lines.get(&order) == Some(&lines) {
-                    self.nothing.insert(order.clone());
-                }
+            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+            let payload = message.payload().unwrap_or_default();
+            if topic == "orders.new" {
+                let order: OrderPlaced = serde_json::from_slice(payload)?;
+                self.lines.insert(key.clone(), order.lines.len());
             }
-            self.seen.entry(topic).or_default().insert(order);
+            if topic == "orders.short" {
+                let event: OrderShort = serde_json::from_slice(payload)?;
+                self.short.insert(key.clone(), event.lines.iter().filter(|l| l.picked == 0).count());
+            }
+            self.seen.entry(topic).or_default().insert(key);
+        }
+        Ok(())
+    }
+
+    /// Reads what has come, and moves the bars.
+    fn show(&mut self, bars: &[ProgressBar]) -> anyhow::Result<()> {
+        self.look(Duration::from_millis(50))?;
+        for (bar, (topic, _)) in bars.iter().zip(STEPS) {
+            bar.set_position(self.count(topic));
         }
         Ok(())
     }
 
     fn count(&self, topic: &str) -> u64 {
-        self.seen.get(topic).map_or(0, |orders| orders.len() as u64)
+        self.seen.get(topic).map_or(0, |keys| keys.len() as u64)
+    }
+
+    /// Orders of which there was nothing to ship. The topics are read in no order.
+    fn nothing(&self) -> u64 {
+        self.short.iter().filter(|(order, missing)| self.lines.get(*order) == Some(*missing)).count() as u64
     }
 
     fn ended(&self) -> u64 {
-        self.count("orders.shipped") + self.nothing.len() as u64
+        self.count("orders.shipped") + self.nothing()
     }
 }
 
-fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, took: Duration) -> anyhow::Result<Ended> {
+fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Duration) -> anyhow::Result<Ended> {
+    println!("\n{tally}\n");
     println!(
-        "\n{} of {} orders shipped in {:.1} s. {} had a line of which there was not enough; of {} there was nothing.\n",
+        "{} of {} checkouts shipped in {:.1} s. Of {} orders a line was not there in full; of {} there was nothing. \
+         What was missing is paid back.\n",
         style(watch.count("orders.shipped")).bold().green(),
         args.orders,
         took.as_secs_f64(),
         watch.count("orders.short"),
-        watch.nothing.len(),
+        watch.nothing(),
     );
-    let journey = interesting(args, kafka)?;
-    print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
+    tally.failures().for_each(|failure| eprintln!("{failure}"));
+    if let Some(order) = interesting(watch) {
+        let journey = Journey::read(kafka, order)?;
+        print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
+    }
     println!("\n{}\n{NEXT}", style("The same on your own Kafka and Postgres:").bold());
-    Ok(Ended::Done)
+    Ok(if tally.failed() == 0 { Ended::Done } else { Ended::InPart })
 }
 
-/// The journey of an order of three lines or more, to have something to show.
-fn interesting(args: &Args, kafka: &KafkaConfig) -> anyhow::Result<Journey> {
-    let number = (0..args.orders).rev().find(|n| catalogue::order(args.seed, *n, None).0.lines.len() >= 3);
-    let (order, _) = catalogue::order(args.seed, number.unwrap_or(0), None);
-    Journey::read(kafka, &order.order_id)
+/// A shipped order of three lines or more, to have something to show.
+fn interesting(watch: &Watch) -> Option<&String> {
+    let shipped = watch.seen.get("orders.shipped")?;
+    let long = |order: &&String| watch.lines.get(*order).is_some_and(|lines| *lines >= 3);
+    shipped.iter().rev().find(long).or(shipped.last())
 }

@@ -8,7 +8,7 @@ Exit codes:
   0  done
   1  failed; the message says what to do
   2  wrong usage
-  3  done in part: some input was bad and is listed, the rest went through
+  3  done in part: what did not go through is listed
   4  not found";
 
 /// How a command that did not fail ended.
@@ -16,7 +16,7 @@ Exit codes:
 pub enum Ended {
     /// As asked.
     Done,
-    /// Some of the input was bad.
+    /// Some of it did not go through.
     InPart,
     /// What was asked for does not exist.
     NotFound,

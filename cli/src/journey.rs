@@ -6,13 +6,18 @@ use waybill_spine::{KafkaConfig, Record, headers};
 use waybill_telemetry::{Carrier, SpanRecord, Waybill};
 
 /// The topics that tell of an order, in the order of its journey.
-const TOPICS: [&str; 9] = [
+const TOPICS: [&str; 14] = [
+    "checkout.requested",
+    "checkout.rejected",
+    "checkout.completed",
     "orders.new",
     "orders.picked",
     "orders.short",
     "orders.packed",
     "orders.shipped",
+    "orders.cancel_requested",
     "orders.cancelled",
+    "dead.checkout",
     "dead.pick",
     "dead.pack",
     "dead.ship",
@@ -23,7 +28,7 @@ const TOPICS: [&str; 9] = [
 pub struct Journey {
     /// The order.
     pub order_id: String,
-    /// Its stage spans, by time; each with its children and links.
+    /// Its stage spans with their parts, by time; each with its children and links.
     pub spans: Vec<SpanRecord>,
     /// Its events, in the order of the journey.
     pub events: Vec<Told>,
@@ -86,10 +91,11 @@ impl Journey {
         let header = |name| record.content.header(name).unwrap_or_default();
         let dead = record.topic.starts_with("dead.");
         let copy = header(if dead { "dead_span" } else { headers::SPAN });
-        if let Ok(span) = SpanRecord::read(copy, &waybill(record))
-            && !self.spans.iter().any(|s| (s.trace_id, s.span_id) == (span.trace_id, span.span_id))
-        {
-            self.spans.push(span);
+        let parts = serde_json::from_str::<Vec<SpanRecord>>(header(headers::PARTS)).unwrap_or_default();
+        for span in SpanRecord::read(copy, &waybill(record)).into_iter().chain(parts) {
+            if !self.spans.iter().any(|s| (s.trace_id, s.span_id) == (span.trace_id, span.span_id)) {
+                self.spans.push(span);
+            }
         }
         if dead {
             self.dead.push(Dead {

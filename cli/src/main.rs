@@ -3,17 +3,21 @@
 mod args;
 mod bins;
 mod catalogue;
+mod checkouts;
 mod config;
 mod demo;
 mod exit;
 mod journey;
 mod kafka;
+mod notify;
 mod orders_file;
 mod produce;
 mod run;
+mod saga;
 mod stock;
 mod topics;
 mod trace;
+mod vapid;
 mod waterfall;
 
 use clap::Parser;

@@ -1,4 +1,4 @@
-//! `waybill produce orders`: plays the checkout until there is one.
+//! `waybill produce orders`: plays the checkout, to try the rest alone.
 
 use crate::config::Config;
 use crate::exit::Ended;
@@ -37,7 +37,8 @@ pub struct Args {
     from: Option<PathBuf>,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+/// A number of things a second.
+pub fn rate(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|r: &f64| r.is_finite() && *r >= 0.0).ok_or_else(|| "not a rate".to_owned())
 }
 
@@ -82,12 +83,13 @@ pub fn produce(config: &Config, args: &Args) -> anyhow::Result<Ended> {
 
 /// A progress bar on stderr; nothing where that is no terminal.
 pub fn bar(length: u64, what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>10} {bar:32} {human_pos:>9}/{human_len} {rate:>9} {eta:>4}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            // Nothing to do about a terminal that takes no text.
-            let _ = write!(out, "{:.0}/s", state.per_sec());
-        });
+    let style =
+        ProgressStyle::with_template("{msg:>10} {bar:32} {human_pos:>9}/{human_len} {rate:>9} {eta:>4}  {prefix}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // Nothing to do about a terminal that takes no text.
+                let _ = write!(out, "{:.0}/s", state.per_sec());
+            });
     let bar = ProgressBar::new(length).with_message(what.to_owned());
     bar.set_style(style);
     bar
@@ -144,11 +146,7 @@ pub fn publish(sink: &mut impl Sink, messages: &[Message]) -> anyhow::Result<()>
 }
 
 /// An order as the checkout publishes it, and the span that completes the checkout.
-pub fn checkout(
-    mut order: OrderPlaced,
-    mut rng: StdRng,
-    export: &SpanExport,
-) -> serde_json::Result<(Message, SpanRecord)> {
+fn checkout(mut order: OrderPlaced, mut rng: StdRng, export: &SpanExport) -> serde_json::Result<(Message, SpanRecord)> {
     let start = system_clock();
     let mut span = SpanRecord::new(&mut rng, "checkout", "checkout", "checkout.complete", SpanKind::Producer, start);
     span.attributes = vec![
@@ -164,12 +162,6 @@ pub fn checkout(
     let outbound = Outbound { stage: "checkout", key: &key, span: &span, incoming: &Incoming::default(), begins: true };
     let message = outbound.message(&mut order, &waybill, &copy)?;
     Ok((message, span))
-}
-
-/// Orders of a seed as messages, for the demo.
-pub fn test_orders(seed: u64, numbers: std::ops::Range<u64>, export: &SpanExport) -> serde_json::Result<Vec<Message>> {
-    let orders = numbers.map(|number| catalogue::order(seed, number, None));
-    orders.map(|(order, rng)| Ok(checkout(order, rng, export)?.0)).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::kafka;
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -14,7 +15,8 @@ use tokio::runtime::Handle;
 use waybill_checkout::{Checkout, Payments};
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
-use waybill_payment::{Stripe, simulator};
+use waybill_payment::Stripe;
+use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
 };
@@ -179,19 +181,21 @@ impl Running {
     async fn start_role(&mut self, role: Role, config: &Config) -> anyhow::Result<()> {
         let telemetry = config.telemetry(name(role));
         match role {
-            Role::Gateway => self.start_gateway(config, telemetry).await,
-            Role::Checkout => {
-                let stripe = Stripe::new(&config.payment).context(
-                    "payment: give payment.url and payment.key, or try it with `waybill run payment-simulator`",
-                )?;
-                let means = Payments::new(stripe, self.another_store()?, &Handle::current());
-                self.start(Checkout::default(), means, telemetry)
+            Role::Gateway => {
+                let address = self.start_gateway(config.http.listen, config.gateway.clone(), telemetry).await?;
+                tracing::info!(http = %address, "the shop is open");
+                Ok(())
             }
+            Role::Checkout => self.start_checkout(config.checkout, &config.payment, telemetry),
             Role::Inventory => self.start(Inventory, (), telemetry),
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),
             Role::Ship => self.start(Ship, (), telemetry),
-            Role::PaymentSimulator => self.start_simulator(config).await,
+            Role::PaymentSimulator => {
+                let address = self.start_simulator(config.simulator.listen, config.simulator.settings()).await?;
+                eprintln!("payment simulator: http://{address}, its books: /ledger");
+                Ok(())
+            }
             // Chosen apart.
             Role::Fulfilment | Role::All => Ok(()),
         }
@@ -201,22 +205,40 @@ impl Running {
         Ok(self.store.as_ref().context("no database was opened")?.another())
     }
 
-    /// Starts the HTTP API as a task.
-    async fn start_gateway(&mut self, config: &Config, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+    /// Starts the HTTP API as a task; yields where it listens.
+    pub async fn start_gateway(
+        &mut self,
+        listen: SocketAddr,
+        settings: waybill_gateway::Settings,
+        telemetry: TelemetryConfig,
+    ) -> anyhow::Result<SocketAddr> {
         let telemetry = Telemetry::start(&telemetry)?;
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
-        let listener = TcpListener::bind(config.http.listen).await.context("http.listen")?;
-        tracing::info!(http = %listener.local_addr()?, "the shop is open");
-        let (settings, kafka, store) = (config.gateway.clone(), self.kafka.clone(), self.another_store()?);
+        let listener = TcpListener::bind(listen).await.context("http.listen")?;
+        let address = listener.local_addr()?;
+        let (kafka, store) = (self.kafka.clone(), self.another_store()?);
         let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());
         self.spawn(waybill_gateway::STAGE, async move {
             let served = waybill_gateway::serve(listener, settings, kafka, store, &telemetry, pulse, shutdown).await;
             tell_dropped(waybill_gateway::STAGE, tokio::task::spawn_blocking(|| telemetry.close()).await?);
             served.map_err(anyhow::Error::from)
         });
-        Ok(())
+        Ok(address)
+    }
+
+    /// Starts the checkout, with its payment provider; within a runtime, which makes the calls.
+    pub fn start_checkout(
+        &mut self,
+        settings: waybill_checkout::Settings,
+        payment: &waybill_payment::Settings,
+        telemetry: TelemetryConfig,
+    ) -> anyhow::Result<()> {
+        let what_to_do = "payment: give payment.url and payment.key, or try it with `waybill run payment-simulator`";
+        let stripe = Stripe::new(payment).context(what_to_do)?;
+        let means = Payments::new(stripe, self.another_store()?, &Handle::current());
+        self.start(Checkout::new(settings), means, telemetry)
     }
 
     /// A role that is a task of the process's runtime.
@@ -231,11 +253,15 @@ impl Running {
         });
     }
 
-    /// Starts the payment simulator as a task.
-    async fn start_simulator(&mut self, config: &Config) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(config.simulator.listen).await.context("simulator.listen")?;
-        eprintln!("payment simulator: http://{}, its books: /ledger", listener.local_addr()?);
-        let (settings, shutdown) = (config.simulator.settings(), self.shutdown.clone());
+    /// Starts the payment simulator as a task; yields where it listens.
+    pub async fn start_simulator(
+        &mut self,
+        listen: SocketAddr,
+        settings: SimulatorSettings,
+    ) -> anyhow::Result<SocketAddr> {
+        let listener = TcpListener::bind(listen).await.context("simulator.listen")?;
+        let address = listener.local_addr()?;
+        let shutdown = self.shutdown.clone();
         let stopped = async move {
             while !shutdown.requested() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -245,7 +271,7 @@ impl Running {
             name(Role::PaymentSimulator),
             async move { Ok(simulator::serve(listener, settings, stopped).await?) },
         );
-        Ok(())
+        Ok(address)
     }
 
     /// Starts a stage on a thread of its own.

@@ -80,6 +80,17 @@ fn message(adjustment: StockAdjustment) -> serde_json::Result<Message> {
     BareEvent { event: Box::new(adjustment), subject, time: system_clock() }.message(OWNER)
 }
 
+/// Goods received, so many pieces of each product, as the demo books them in.
+pub fn received(pieces: &[(String, i64)]) -> serde_json::Result<Vec<Message>> {
+    let adjustments = pieces.iter().map(|(product_id, delta)| StockAdjustment {
+        adjustment_id: event_id(OWNER, StockAdjustment::TOPIC, product_id).to_string(),
+        product_id: product_id.clone(),
+        delta: *delta,
+        reason: AdjustmentReason::Received,
+    });
+    adjustments.map(message).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

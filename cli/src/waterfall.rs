@@ -1,19 +1,21 @@
 //! A journey as a waterfall in the terminal.
 //!
 //! Work takes milliseconds and waiting may take days, so bars share one time axis and the waits between the stages
-//! are told in words as well.
+//! are told in words as well. A trace is a tree: what a span is a part of stands above it.
 
 use crate::journey::Journey;
 use console::{Style, style};
 use jiff::{SignedDuration, Timestamp};
 use opentelemetry::Value;
+use opentelemetry::trace::SpanId;
+use std::collections::HashMap;
 use std::fmt::Write;
 use waybill_telemetry::{SpanRecord, Status};
 
 /// Columns of a bar.
 const BAR: usize = 28;
 /// Columns of a name, its indentation included.
-const NAME: usize = 30;
+const NAME: usize = 34;
 /// Children shown before the rest is only counted.
 const CHILDREN: usize = 8;
 
@@ -35,19 +37,56 @@ pub fn draw(journey: &Journey, width: usize) -> String {
         traces.len(),
         human(axis.total),
     );
-    let mut before: Option<&SpanRecord> = None;
-    for span in spans {
+    let mut before: Option<Timestamp> = None;
+    for trace in trees(spans) {
         if let Some(before) = before {
-            let wait = span.begun().duration_since(before.end).max(SignedDuration::ZERO);
-            let _ = writeln!(out, "  {}", style(format!("│ waited {} for {}", human(wait), span.stage)).dim());
+            let wait = trace.span.begun().duration_since(before).max(SignedDuration::ZERO);
+            let _ = writeln!(out, "  {}", style(format!("│ waited {} for {}", human(wait), trace.span.stage)).dim());
         } else {
             out.push('\n');
         }
-        stage(&mut out, span, &axis, width);
-        before = Some(span);
+        stage(&mut out, trace.span, &axis, width);
+        for (index, part) in trace.parts.iter().enumerate() {
+            nested(&mut out, part, ("  ", index + 1 == trace.parts.len()), &axis, width);
+        }
+        before = Some(trace.end());
     }
     story(&mut out, journey);
     out
+}
+
+/// A span and what it is made of, by time.
+struct Tree<'a> {
+    span: &'a SpanRecord,
+    parts: Vec<Tree<'a>>,
+}
+
+impl Tree<'_> {
+    /// When the last of it ended.
+    fn end(&self) -> Timestamp {
+        self.parts.iter().map(Tree::end).fold(self.span.end, Timestamp::max)
+    }
+}
+
+/// The traces of `spans`, which are sorted by time: one tree each. A span whose parent is lost, with the process that had it
+/// open, hangs from the first of its trace.
+fn trees(spans: &[SpanRecord]) -> Vec<Tree<'_>> {
+    let mut roots: Vec<&SpanRecord> = Vec::new();
+    let mut parts: HashMap<SpanId, Vec<&SpanRecord>> = HashMap::new();
+    for span in spans {
+        let known = |id: &SpanId| spans.iter().any(|s| s.span_id == *id && s.trace_id == span.trace_id);
+        let first = roots.iter().find(|root| root.trace_id == span.trace_id).map(|root| root.span_id);
+        match span.parent.filter(known).or(first) {
+            Some(parent) => parts.entry(parent).or_default().push(span),
+            None => roots.push(span),
+        }
+    }
+    roots.into_iter().map(|root| grow(root, &mut parts)).collect()
+}
+
+fn grow<'a>(span: &'a SpanRecord, parts: &mut HashMap<SpanId, Vec<&'a SpanRecord>>) -> Tree<'a> {
+    let own = parts.remove(&span.span_id).unwrap_or_default();
+    Tree { span, parts: own.into_iter().map(|part| grow(part, parts)).collect() }
 }
 
 struct Axis {
@@ -107,6 +146,34 @@ fn stage(out: &mut String, span: &SpanRecord, axis: &Axis, width: usize) {
     }
 }
 
+/// A part of a trace, and its own parts; `last` is whether it is the last one of what it is a part of.
+fn nested(out: &mut String, tree: &Tree<'_>, (indent, last): (&str, bool), axis: &Axis, width: usize) {
+    let Tree { span, parts } = tree;
+    let (branch, below) = if last { ("└─", "   ") } else { ("├─", "│  ") };
+    let colour = if span.status == Status::Unset { Style::new().cyan() } else { Style::new().red() };
+    let start = format!("{indent}{branch} ");
+    let name = NAME.saturating_sub(console::measure_text_width(&start) - 2);
+    let room = width.saturating_sub(NAME + BAR + 28).max(20);
+    let _ = writeln!(
+        out,
+        "{}{:<name$}{}  +{:<9} {:>9}  {}",
+        style(&start).dim(),
+        span.name,
+        colour.apply_to(axis.bar(span.begun(), span.end)),
+        human(span.begun().duration_since(axis.first)),
+        human(span.end.duration_since(span.begun())),
+        style(console::truncate_str(&told(&span.attributes), room, "…")).dim(),
+    );
+    let indent = format!("{indent}{below}");
+    let margin = if parts.is_empty() { "  " } else { "│ " };
+    for event in &span.events {
+        line(out, &format!("{indent}{margin}◦ "), &format!("{}  {}", event.name, told(&event.attributes)), width);
+    }
+    for (index, part) in parts.iter().enumerate() {
+        nested(out, part, (&indent, index + 1 == parts.len()), axis, width);
+    }
+}
+
 /// What the journey has come to.
 fn story(out: &mut String, journey: &Journey) {
     out.push('\n');
@@ -128,7 +195,11 @@ fn story(out: &mut String, journey: &Journey) {
     for dead in &journey.dead {
         let _ = writeln!(out, "{}: {} would not accept it: {}", style(&dead.reason).red(), dead.stage, dead.message);
     }
-    let ended = ["orders.shipped", "orders.cancelled"].iter().any(|topic| journey.event(topic).is_some());
+    if let Some(rejected) = journey.event("checkout.rejected") {
+        let _ = writeln!(out, "rejected at {}: {}", text(&rejected["step"]), text(&rejected["reason"]));
+    }
+    let ended =
+        ["checkout.rejected", "orders.shipped", "orders.cancelled"].iter().any(|topic| journey.event(topic).is_some());
     if !ended && journey.dead.is_empty() {
         let reached = journey.events.last().map_or("nowhere", |told| told.topic.as_str());
         let _ = writeln!(out, "{}", style(format!("not shipped yet; it has reached {reached}")).yellow());
@@ -141,7 +212,7 @@ fn text(value: &serde_json::Value) -> &str {
 
 /// Attributes that tell something to a person.
 fn told(attributes: &[opentelemetry::KeyValue]) -> String {
-    let told = attributes.iter().filter(|a| a.key.as_str() != "order.id");
+    let told = attributes.iter().filter(|a| !["order.id", "http.method", "http.url"].contains(&a.key.as_str()));
     let one = |a: &opentelemetry::KeyValue| {
         let key = a.key.as_str().rsplit('.').next().unwrap_or_default();
         match &a.value {

@@ -1,6 +1,10 @@
 //! What the commands say and how they end.
 
-use crate::shop::Shop;
+use crate::shop::{LIMIT, Shop};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use waybill_harness::eventually;
 
 const GOOD: &str = r#"{"order_id":"o-1","customer_id":"c-1","country":"DE","service":"standard","lines":[{"line":1,"product_id":"p-0001","sku":"SKU-0001","quantity":1,"weight_g":350,"size_mm":[120,95,100]}]}"#;
 
@@ -41,7 +45,7 @@ async fn trace_shows_one_journey_over_four_traces() {
     {
         assert!(shown.contains(part), "{part} is missing:\n{shown}");
     }
-    let json: serde_json::Value = serde_json::from_str(&shop.done(&["trace", "o-6-0000004", "--json"])).unwrap();
+    let json: Value = serde_json::from_str(&shop.done(&["trace", "o-6-0000004", "--json"])).unwrap();
     assert_eq!(json["spans"].as_array().unwrap().len(), 4);
     assert_eq!(json["spans"][3]["links"].as_array().unwrap().len(), 3);
 
@@ -60,8 +64,133 @@ async fn errors_say_what_is_wrong_and_what_to_do() {
     let (code, text) = said(&["run", "nothing"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("possible values: gateway, checkout, pick, pack, ship"), "{text}");
+    let (code, text) = said(&["produce", "checkouts", "--url", "nowhere"]);
+    assert!(code == Some(1) && text.contains("--url"), "{text}");
     let output = shop.without_topics().command(&["run", "pick"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("run `waybill topics apply`"), "{text}");
+}
+
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A shop whose gateway and provider have ports of their own; nothing runs yet. And its gateway's URL.
+async fn with_ports(name: &str) -> Option<(Shop, String)> {
+    let mut shop = Shop::open(name, 1_000).await?;
+    let (gateway, provider) = (free_port(), free_port());
+    shop.set("WAYBILL_HTTP_LISTEN", &gateway.to_string());
+    // Answered before a slow payment is.
+    shop.set("WAYBILL_GATEWAY_WAIT", "1s");
+    shop.set("WAYBILL_SIMULATOR_LISTEN", &provider.to_string());
+    shop.set("WAYBILL_PAYMENT_URL", &format!("http://{provider}"));
+    shop.set("WAYBILL_PAYMENT_KEY", "sk_test_1");
+    Some((shop, format!("http://{gateway}")))
+}
+
+/// Rows of the table that `produce checkouts` prints: status, what it came to, and how many.
+fn outcomes(printed: &str) -> Vec<(String, u64)> {
+    let rows = printed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rows = rows.filter(|words| (3..=4).contains(&words.len()));
+    rows.map(|words| (words[..words.len() - 1].join(" "), words[words.len() - 1].parse().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn customers_of_every_scenario_are_played_to_their_end_and_a_seed_twice_comes_to_the_same() {
+    let Some((shop, url)) = with_ports("customers").await else { return };
+    let (_simulator, _all) = (shop.run(&["payment-simulator"]), shop.run(&["all"]));
+    shop.done(&["produce", "stock", "--quantity", "100"]);
+    shop.until_committed("inventory", "inventory.adjustments").await;
+    let play = |scenario: &str, count: &str| {
+        let printed = shop.done(&["produce", "checkouts", "--scenario", scenario, "--count", count, "--url", &url]);
+        outcomes(&printed)
+    };
+    let count = |rows: &[(String, u64)], wanted: &str| {
+        rows.iter().filter(|(row, _)| row.ends_with(wanted)).map(|(_, count)| count).sum::<u64>()
+    };
+    let first = play("normal", "60");
+    assert_eq!(count(&first, "order"), 60, "{first:?}");
+    let again = play("normal", "60");
+    assert_eq!(again, [("201 order".to_owned(), 60)], "the same answers");
+    assert_eq!(shop.number("select count(*) from checkouts").await, 60);
+    assert_eq!(shop.number("select count(*) from carts").await, 60);
+
+    let prices = "select sum(price_amount)::int8 from products";
+    let before = shop.number(prices).await;
+    let stale = play("stale-prices", "40");
+    assert_eq!((count(&stale, "order"), count(&stale, "stale_prices")), (30, 10), "{stale:?}");
+    assert_eq!(shop.number(prices).await, before, "prices are as they were");
+
+    let declined = play("declines", "30");
+    assert!(count(&declined, "declined") > 0, "{declined:?}");
+    assert_eq!(count(&declined, "order") + count(&declined, "declined"), 30, "{declined:?}");
+
+    let left = "select available from stock where product_id = 'p-0200'";
+    let left = shop.number(left).await as u64;
+    let sold_out = play("sold-out", &(left + 20).to_string());
+    assert_eq!((count(&sold_out, "order"), count(&sold_out, "insufficient_stock")), (left, 20), "{sold_out:?}");
+
+    let slow = play("slow-payment", "8");
+    assert_eq!(slow, [("202 order".to_owned(), 8)], "answered before, followed to the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_on_call_see_a_checkout_that_hangs_and_end_it() {
+    let Some((shop, url)) = with_ports("on-call").await else { return };
+    let shop = Arc::new(shop);
+    let _all = shop.run(&["all"]);
+    shop.done(&["produce", "stock", "--quantity", "10"]);
+    shop.until_committed("inventory", "inventory.adjustments").await;
+    let customer = tokio::task::spawn_blocking({
+        let shop = shop.clone();
+        move || shop.done(&["produce", "checkouts", "--count", "1", "--url", &url])
+    });
+    let listed = |args: &[&str]| -> Value {
+        let args: Vec<&str> = ["saga", "list", "--json"].iter().chain(args).copied().collect();
+        serde_json::from_str(&shop.done(&args)).unwrap()
+    };
+    let order = eventually("the charge is asked for in vain", LIMIT, async || match &listed(&[])[0] {
+        open if open["saga"]["unknown"].as_u64() > Some(0) => Ok(open["order_id"].as_str().unwrap().to_owned()),
+        open => Err(open.to_string()),
+    })
+    .await;
+    let table = shop.done(&["saga", "list"]);
+    assert!(table.contains(&order) && table.contains("1 open: 1 charging"), "{table}");
+    assert_eq!(listed(&["--older", "1h"]), serde_json::json!([]));
+    assert_eq!(listed(&["--status", "dead"]), serde_json::json!([]));
+    let story = shop.done(&["saga", "show", &order]);
+    assert!(story.contains("asked") && story.contains("the provider is asked for the charge again"), "{story}");
+    assert!(!story.contains("pm_"), "a payment method is nobody's business: {story}");
+    shop.done(&["saga", "resume", &order]);
+    assert!(shop.done(&["saga", "abort", &order]).contains("will be ended"));
+    assert!(shop.done(&["saga", "abort", &order]).contains("being ended already"));
+    let _simulator = shop.run(&["payment-simulator"]);
+    let printed = customer.await.unwrap();
+    // Answered at once, or looked up where the gateway has stopped waiting.
+    let ended = outcomes(&printed);
+    assert!(matches!(&*ended, [(outcome, 1)] if outcome.ends_with("refused aborted")), "{printed}");
+    assert!(shop.done(&["saga", "list"]).contains("0 open"));
+    for command in ["abort", "resume"] {
+        let output = shop.command(&["saga", command, &order]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("is at its end: rejected"), "{error}");
+        assert_eq!(shop.command(&["saga", command, "o-none"]).status.code(), Some(4));
+    }
+    assert_eq!(shop.number("select sum(available)::int8 from stock").await, 2_000, "the goods are back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_goes_from_customers_to_a_journey() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_waybill"))
+        .args(["demo", "--orders", "60"])
+        .env("OTEL_SDK_DISABLED", "true")
+        .output()
+        .unwrap();
+    let (printed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}{error}");
+    for part in ["refused  declined", "of 60 checkouts shipped", "Order ", "shipping.dispatch"] {
+        assert!(printed.contains(part), "{part} is missing:\n{printed}{error}");
+    }
 }

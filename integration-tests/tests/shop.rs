@@ -59,15 +59,19 @@ impl Shop {
         self.envs.push((key.to_owned(), value.to_owned()));
     }
 
-    fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+    fn args<'a>(&'a self, args: &[&'a str], database: &'a str) -> Vec<&'a str> {
         let mut all = args.to_vec();
-        all.extend(["--brokers", &self.bootstrap, "--database", &self.database, "--prefix", self.scope.prefix()]);
+        all.extend(["--brokers", &self.bootstrap, "--database", database, "--prefix", self.scope.prefix()]);
         all
     }
 
     /// Runs a command to its end.
     pub fn command(&self, args: &[&str]) -> Output {
-        std::process::Command::new(binary()).args(self.args(args)).envs(self.envs.clone()).output().unwrap()
+        std::process::Command::new(binary())
+            .args(self.args(args, &self.database))
+            .envs(self.envs.clone())
+            .output()
+            .unwrap()
     }
 
     /// Runs a command that must succeed; its standard output.
@@ -80,8 +84,13 @@ impl Shop {
 
     /// Starts a process of these stages.
     pub fn run(&self, stages: &[&str]) -> Process {
+        self.run_on(stages, &self.database)
+    }
+
+    /// The same, with another way to the database.
+    pub fn run_on(&self, stages: &[&str], database: &str) -> Process {
         let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
-        Process::spawn(binary(), self.args(&args), self.envs.clone()).unwrap()
+        Process::spawn(binary(), self.args(&args, database), self.envs.clone()).unwrap()
     }
 
     pub fn read(&self, topic: &str) -> Vec<Rec> {

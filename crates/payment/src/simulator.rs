@@ -7,8 +7,9 @@
 //!
 //! Payment methods with an outcome of their own: `pm_card_visa` pays, `pm_card_chargeDeclined` is declined for good and
 //! `pm_card_visa_chargeDeclinedProcessingError` for now (with or without `visa_`, as Stripe has both), `pm_slow` pays
-//! after three seconds, `pm_reset` pays and the connection is reset instead of an answer, once a key. For all others
-//! the seed and the key decide, so a run is repeated by its seed whatever the order of its calls.
+//! after three seconds and `pm_slow_20` after twenty (sixty at most), `pm_reset` pays and the connection is reset instead
+//! of an answer, once a key. For all others the seed and the key decide, so a run is repeated by its seed whatever the
+//! order of its calls.
 
 mod book;
 mod cut;
@@ -36,6 +37,8 @@ use uuid::Uuid;
 
 /// What `pm_slow` takes beside the latency that all calls have.
 const SLOW: Duration = Duration::from_secs(3);
+/// The most that `pm_slow_…` takes.
+const SLOWEST: Duration = Duration::from_secs(60);
 
 /// How the simulator behaves.
 #[derive(Clone, Debug)]
@@ -146,7 +149,7 @@ impl Simulator {
 
     async fn perform(self: Arc<Self>, request: Request) -> Answer {
         let mut rng = self.rng(&request.key);
-        let slow = if request.wanted.method() == Some("pm_slow") { SLOW } else { Duration::ZERO };
+        let slow = request.wanted.method().and_then(slow).unwrap_or_default();
         tokio::time::sleep(rng.random_range(self.settings.latency.clone()) + slow).await;
         let drawn = self.draw(&mut rng);
         let mut book = self.book();
@@ -178,10 +181,21 @@ impl Simulator {
     }
 }
 
+/// How long a method takes that pays, but not soon: `pm_slow`, or `pm_slow_…` with its seconds.
+fn slow(method: &str) -> Option<Duration> {
+    let seconds = method.strip_prefix("pm_slow")?;
+    if seconds.is_empty() {
+        return Some(SLOW);
+    }
+    let seconds = seconds.strip_prefix('_')?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(SLOWEST))
+}
+
 /// Why a charge is declined: its method's own affair, or what its key has drawn.
 fn decline(method: &str, drawn: Option<&'static str>) -> Option<&'static str> {
     match method {
-        "pm_card_visa" | "pm_slow" | "pm_reset" => None,
+        "pm_card_visa" | "pm_reset" => None,
+        method if slow(method).is_some() => None,
         "pm_card_chargeDeclined" | "pm_card_visa_chargeDeclined" => Some("generic_decline"),
         "pm_card_chargeDeclinedProcessingError" | "pm_card_visa_chargeDeclinedProcessingError" => {
             Some("processing_error")

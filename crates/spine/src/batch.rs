@@ -1,6 +1,6 @@
 //! One batch: from records to a plan of what to keep and what to publish, in one transaction.
 
-use crate::envelope::{self, Accepted, Outbound};
+use crate::envelope::{self, Accepted, Outbound, headers};
 use crate::item::{Item, Kept, Waited};
 use crate::record::Message;
 use crate::run::LEASE;
@@ -26,7 +26,7 @@ pub(crate) enum Fate {
     Answered { age_s: Option<f64> },
     Repeated,
     Kept,
-    Ignored,
+    Ignored(&'static str),
     Dead(&'static str),
     Parked,
 }
@@ -245,6 +245,22 @@ fn kept(messages: &[Message]) -> Result<Vec<u8>, Attempt> {
     postcard::to_extend(messages, Vec::with_capacity(size)).map_err(|e| bug("the answer cannot be stored", e))
 }
 
+/// The copies of a stage span's parts, and of the span itself where a part of it publishes; none where it has no parts.
+fn copies<S: Stage>(
+    item: &Item<S>,
+    span: &SpanRecord,
+    parts: &[(SpanRecord, bool)],
+) -> Result<Option<Vec<u8>>, Attempt> {
+    let before = item.parts();
+    if before.is_empty() && parts.is_empty() {
+        return Ok(None);
+    }
+    let span = parts.iter().any(|(_, publishes)| *publishes).then_some(span);
+    let parts = parts.iter().filter(|(_, publishes)| !publishes).map(|(part, _)| part);
+    let copies: Vec<&SpanRecord> = span.into_iter().chain(before).chain(parts).collect();
+    serde_json::to_vec(&copies).map(Some).map_err(|e| bug("the spans cannot be written", e))
+}
+
 /// The decisions of one attempt, in memory.
 struct Batch<'d, 'k, S: Stage> {
     desk: &'d Desk<S>,
@@ -294,7 +310,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
                 self.settled(item)?;
                 self.done(item, Fate::Kept);
             }
-            Outcome::Ignore(_) => self.done(item, Fate::Ignored),
+            Outcome::Ignore(why) => self.done(item, Fate::Ignored(why)),
             Outcome::Reject(refusal) => self.desk.dead(&mut self.plan, item, &refusal),
             Outcome::Park { wait, why } => return self.wait(item, key, wait, why),
             Outcome::Call { state, call, wait, span } => {
@@ -328,6 +344,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         let mut parts = parts::<S>(&span.context(), inner);
         let mut waybill = accepted.event.waybill().clone();
         let age_s = waybill.stamps().first().map(|s| end.duration_since(s.ended_at).as_secs_f64());
+        let mut copies = copies(item, &span, &parts)?;
         let source = parts.iter_mut().find(|(_, publishes)| *publishes).map_or(&mut span, |(part, _)| part);
         waybill.push(source.stamp());
         let copy = source.publish().map_err(|e| bug("the span cannot be written", e))?;
@@ -341,7 +358,10 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         let mut messages = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
             let message = outbound.message(event.as_mut(), &waybill, &copy);
-            let message = message.map_err(|e| bug("the answer cannot be written", e))?;
+            let mut message = message.map_err(|e| bug("the answer cannot be written", e))?;
+            if let Some(copies) = copies.take() {
+                message.content.push(headers::PARTS, Some(&copies));
+            }
             let length = message.content.payload().map_or(0, <[u8]>::len);
             if length > self.desk.policy.largest_answer {
                 let why = format!("the answer on {} would be {length} bytes long", event.topic());
@@ -370,8 +390,9 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
     ) -> Result<(), Attempt> {
         let inner = std::mem::take(&mut details.parts);
         let mut span = self.desk.spans.finished(item, (start, (self.desk.clock)()), details);
-        self.plan.spans.extend(parts::<S>(&span.context(), inner).into_iter().map(|(part, _)| part));
-        let open = Open::leave(&mut span);
+        let inner: Vec<SpanRecord> = parts::<S>(&span.context(), inner).into_iter().map(|(part, _)| part).collect();
+        self.plan.spans.extend(inner.iter().cloned());
+        let open = Open::leave(&mut span, item.parts().iter().cloned().chain(inner).collect());
         let record = Kept::encode(&item.record, Some(&open), Some(&call))?;
         let lease = if wait.is_zero() { LEASE } else { Duration::ZERO };
         let (why, wait_for) = ("waits for the answer of a call".to_owned(), wait);
@@ -390,7 +411,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
             Some(parked) => {
                 self.repark.push(Repark { id: parked.id, record, why, wait, lease });
                 (waited.id, waited.lease, waited.since, waited.attempts) =
-                    (parked.id, parked.lease, parked.since, parked.attempts);
+                    (parked.id, parked.lease + 1, parked.since, parked.attempts);
                 if wait_for.is_zero() {
                     self.plan.calls.push((index, waited));
                 }
@@ -409,6 +430,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
     }
 
     /// The call of a parked record is answered and its answer kept: it is not made again, whatever happens to the messages.
+    /// Nor is it settled again where nobody knows whether the commit was done: the lease is used up with it.
     fn settled(&mut self, item: &Item<S>) -> Result<(), Attempt> {
         if let Some(parked) = item.parked.as_ref().filter(|parked| parked.answer.is_some()) {
             let record = Kept::encode::<S::Call>(&item.record, None, None)?;

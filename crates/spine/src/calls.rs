@@ -4,10 +4,12 @@
 //! its answer comes back to the loop, which settles it like any other work. If the process dies, the lease on the record
 //! runs out, and whoever finds it makes the call again: under the same idempotency key, so nothing happens twice.
 
+use crate::failpoint::Failpoint;
 use crate::item::Item;
 use crate::run::Clock;
 use crate::stage::{Call, Stage};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Most calls that are out at a time; a provider that answers in 150 ms is then asked 1,700 times a second.
@@ -29,16 +31,26 @@ pub(crate) struct Calls<S: Stage> {
     clock: Clock,
     out: usize,
     answered: (Sender<Group<S>>, Receiver<Group<S>>),
+    /// What [`Calls::wait`] has waited for.
+    first: Option<Group<S>>,
 }
 
 impl<S: Stage> Calls<S> {
     pub(crate) fn new(caller: Caller<S::Call>, clock: Clock) -> Self {
-        Calls { caller, clock, out: 0, answered: channel() }
+        Calls { caller, clock, out: 0, answered: channel(), first: None }
     }
 
     /// Calls that are out.
     pub(crate) fn out(&self) -> usize {
         self.out
+    }
+
+    /// Waits so long for an answer; yields whether there is one.
+    pub(crate) fn wait(&mut self, wait: Duration) -> bool {
+        if self.first.is_none() {
+            self.first = self.answered.1.recv_timeout(wait).ok();
+        }
+        self.first.is_some()
     }
 
     /// Makes the call of the first of these items.
@@ -49,7 +61,9 @@ impl<S: Stage> Calls<S> {
         self.out += 1;
         let (sender, means, clock) = (self.answered.0.clone(), self.caller.means.clone(), self.clock);
         self.caller.runtime.spawn(async move {
+            Failpoint::BeforeCall.pass();
             let answer = call.make(means, again).await;
+            Failpoint::AfterCall.pass();
             if let Some(waited) = group.first_mut().and_then(|item| item.parked.as_mut()) {
                 waited.answer = Some((answer, clock()));
             }
@@ -61,7 +75,7 @@ impl<S: Stage> Calls<S> {
     /// The items whose calls have been answered, at most so many groups.
     pub(crate) fn answered(&mut self, most: usize) -> Vec<Item<S>> {
         let mut items = Vec::new();
-        for group in self.answered.1.try_iter().take(most) {
+        for group in self.first.take().into_iter().chain(self.answered.1.try_iter()).take(most) {
             self.out -= 1;
             items.extend(group);
         }

@@ -21,6 +21,8 @@ pub mod headers {
     pub const SOURCE: &str = "ce_source";
     /// The published copy of the stage span, JSON.
     pub const SPAN: &str = "waybill_span";
+    /// The copies of the spans around it where a stage span has parts, a JSON list; on the first event of an answer.
+    pub const PARTS: &str = "waybill_parts";
 }
 
 /// Namespace of event ids (a random UUID, fixed for ever).

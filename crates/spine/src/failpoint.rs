@@ -18,6 +18,14 @@ pub(crate) enum Failpoint {
     AfterReports,
     /// The offsets are stored, perhaps committed.
     AfterOffsets,
+    /// A call is kept; it is not made yet.
+    BeforeCall,
+    /// A call is answered; the loop does not know.
+    AfterCall,
+    /// The loop has the answer of a call; nothing is kept of it.
+    BeforeSettle,
+    /// What the answer of a call comes to is durable; nothing is published.
+    AfterSettle,
     /// Rows of the outbox are acknowledged; they are not forgotten.
     AfterRelay,
     /// The group hands out partitions anew.
@@ -34,6 +42,10 @@ impl Failpoint {
             Failpoint::AfterProduce => "after_produce",
             Failpoint::AfterReports => "after_reports",
             Failpoint::AfterOffsets => "after_offsets",
+            Failpoint::BeforeCall => "before_call",
+            Failpoint::AfterCall => "after_call",
+            Failpoint::BeforeSettle => "before_settle",
+            Failpoint::AfterSettle => "after_settle",
             Failpoint::AfterRelay => "after_relay",
             Failpoint::DuringRebalance => "during_rebalance",
             Failpoint::DuringShutdown => "during_shutdown",

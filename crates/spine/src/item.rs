@@ -8,7 +8,7 @@ use crate::stage::{Call, Input, Refusal, Stage};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use waybill_store::Parked;
-use waybill_telemetry::Incoming;
+use waybill_telemetry::{Incoming, SpanRecord};
 
 /// A record in hand, decoded once, however often it is tried.
 pub(crate) struct Item<S: Stage> {
@@ -83,6 +83,11 @@ impl<S: Stage> Item<S> {
     pub(crate) fn malformed(&self) -> (&str, usize) {
         let of_waybill = self.work.as_ref().map_or(0, |accepted| accepted.event.waybill().malformed);
         (&self.record.topic, self.incoming.malformed + of_waybill)
+    }
+
+    /// The parts that its stage span had before the call it waited for.
+    pub(crate) fn parts(&self) -> &[SpanRecord] {
+        self.parked.as_ref().and_then(|parked| parked.open.as_ref()).map_or(&[], |open| &open.parts)
     }
 
     /// The answer that it waited for.

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     dead: Counter<u64>,
     retries: Counter<u64>,
     redeliveries: Counter<u64>,
+    ignored: Counter<u64>,
     malformed: Counter<u64>,
     of_stage: [KeyValue; 1],
     of_topics: Vec<OfTopic>,
@@ -59,6 +60,7 @@ impl Metrics {
             dead: count("waybill.dead_letters", "{record}", "Records that could not be accepted"),
             retries: count("waybill.retries", "{record}", "Tries of parked records"),
             redeliveries: count("waybill.redeliveries", "{record}", "Records answered before, answered again"),
+            ignored: count("waybill.ignored", "{record}", "Records that asked for nothing"),
             malformed: count("waybill.contexts.malformed", "{context}", "Trace contexts ignored as malformed"),
             of_stage: [KeyValue::new("stage", stage)],
             of_topics: topics
@@ -154,7 +156,12 @@ impl Metrics {
                     self.process.record(took, &of.process);
                     self.redeliveries.add(1, &of.stage);
                 }
-                Fate::Kept | Fate::Ignored | Fate::Parked => self.process.record(took, &of.process),
+                Fate::Ignored(why) => {
+                    self.process.record(took, &of.process);
+                    let [stage, topic] = of.stage.clone();
+                    self.ignored.add(1, &[stage, topic, KeyValue::new("reason", *why)]);
+                }
+                Fate::Kept | Fate::Parked => self.process.record(took, &of.process),
                 Fate::Dead(reason) => {
                     let [a, b, c, d] = of.process.clone();
                     self.process.record(took, &[a, b, c, d, KeyValue::new("error.type", *reason)]);

@@ -134,13 +134,14 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         let group = format!("{prefix}waybill.{}", S::NAME);
         let topics = S::Event::TOPICS.iter().map(|(topic, _)| (*topic, format!("{prefix}{topic}")));
         let meter = telemetry.meter("waybill.spine");
-        stage.meter(&telemetry.meter(format!("waybill.{}", S::FLOW)));
+        let of_flow = telemetry.meter(format!("waybill.{}", S::FLOW));
+        stage.meter(&of_flow);
         Metrics::watch_lag(&meter, S::NAME, source.lags());
         let now = Instant::now();
         Runner {
             metrics: Metrics::new(&meter, S::NAME, S::FLOW, topics, &group),
             calls: Calls::new(caller, clock),
-            chores: chores::Chores::new(now),
+            chores: chores::Chores::new(now, S::GAUGE.map(|gauge| gauge.tell(&of_flow))),
             desk: Desk {
                 stage,
                 spans: Spans { export: telemetry.spans().clone(), group: group.into(), prefix: prefix.into() },
@@ -176,7 +177,11 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
                 }
             }
             if stopping.is_some() || self.calls.out() >= MOST {
-                self.source.idle(POLL_CALLS)?;
+                // librdkafka does not wake up for the end of a pause: it costs up to a second of fetching. So the answers are
+                // waited for, and the source is paused only where none comes.
+                if !self.calls.wait(POLL) {
+                    self.source.idle(POLL_CALLS)?;
+                }
             } else {
                 let wait = if self.calls.out() > 0 { POLL_CALLS } else { POLL };
                 self.source.poll(self.desk.policy.batch, wait, &mut records)?;
@@ -187,12 +192,11 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             }
             let answered = self.calls.answered(self.desk.policy.batch.records);
             if !answered.is_empty() {
+                Failpoint::BeforeSettle.pass();
                 self.work(answered).await?;
             }
             if stopping.is_none() {
                 self.timers().await?;
-            }
-            if S::CHORES && stopping.is_none() {
                 self.chores().await?;
             }
         }
@@ -318,6 +322,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     /// Publishes, awaits the reports, and only then moves on. Yields whether it did; if not, a stop was requested.
     async fn finish(&mut self, items: Vec<Item<S>>, plan: Plan<S::Call>, taken: Instant) -> Result<bool, StageError> {
         Failpoint::AfterCommit.pass();
+        if items.iter().any(|item| item.answer().is_some()) {
+            Failpoint::AfterSettle.pass();
+        }
         if !self.publish(&plan.messages)? {
             return Ok(false);
         }
@@ -372,9 +379,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
                     if begun.elapsed() > Duration::from_secs(1) {
                         let why = "the broker does not acknowledge";
                         outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, why));
+                        // Stay a member of the group, take nothing.
+                        self.source.idle(Duration::ZERO)?;
                     }
-                    // Stay a member of the group, take nothing.
-                    self.source.idle(Duration::ZERO)?;
                     self.pulse.beat(self.source.assigned());
                 }
             }

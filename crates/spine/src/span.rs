@@ -28,11 +28,13 @@ pub(crate) struct Open {
     traceparent: String,
     start: Timestamp,
     events: Vec<SpanEvent>,
+    /// Its parts so far: exported already, to be published with the answer.
+    pub(crate) parts: Vec<SpanRecord>,
 }
 
 impl Open {
-    pub(crate) fn leave(span: &mut SpanRecord) -> Self {
-        Open { traceparent: span.traceparent(), start: span.start, events: std::mem::take(&mut span.events) }
+    pub(crate) fn leave(span: &mut SpanRecord, parts: Vec<SpanRecord>) -> Self {
+        Open { traceparent: span.traceparent(), start: span.start, events: std::mem::take(&mut span.events), parts }
     }
 }
 

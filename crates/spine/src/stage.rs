@@ -1,6 +1,7 @@
 //! What a stage is: one pure decision, and the closed set of what it may say.
 
 use crate::envelope::BareEvent;
+use crate::gauge::Gauge;
 use jiff::Timestamp;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -210,7 +211,7 @@ pub enum Outcome<S, C = NoCall> {
     Repeat,
     /// A new state and nothing to say: no event, no span.
     Keep(S),
-    /// Nothing to do, and why.
+    /// Nothing to do, and why: a metric attribute, so one of a few.
     Ignore(&'static str),
     /// Not acceptable: to the dead letters.
     Reject(Refusal),
@@ -287,6 +288,8 @@ pub trait Stage: Send + Sized + 'static {
     const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
     /// Whether it has chores: [`Stage::tend`], [`Stage::outbox`] and [`Stage::forget`].
     const CHORES: bool = false;
+    /// What it tells of its tables, if anything: see [`Stage::gauge`].
+    const GAUGE: Option<Gauge> = None;
 
     /// What it reads.
     type Event: Input;
@@ -333,6 +336,12 @@ pub trait Stage: Send + Sized + 'static {
     /// Does what no record asks for, a bounded part of it, once a second in a transaction of its own.
     fn tend(&self, _: &mut Tx<'_>) -> impl Future<Output = Result<(), StoreError>> {
         async { Ok(()) }
+    }
+
+    /// Reads the values of [`Stage::GAUGE`], each with its attribute: a statement every half minute, in a transaction of its
+    /// own, so it may look at a whole table but not at every record of a year.
+    fn gauge(&self, _: &mut Tx<'_>) -> impl Future<Output = Result<Vec<(String, i64)>, StoreError>> {
+        async { Ok(Vec::new()) }
     }
 
     /// The oldest rows of its outbox, at most `most`, in order; to be published and then forgotten. Whoever changes what

@@ -286,6 +286,23 @@ async fn later_events_of_a_key_wait_for_its_call_and_others_go_on() {
 }
 
 #[tokio::test]
+async fn more_calls_than_may_be_out_at_a_time_wait_for_earlier_ones_and_are_all_settled() {
+    const ASKED: i64 = 1_200;
+    let world = World::new().await;
+    world.oracle.silent.store(true, SeqCst);
+    (0..ASKED).for_each(|n| world.send(&format!("k{n}"), n, Do::Ask));
+    let running = world.start();
+    world.until_asked(256).await;
+    world.oracle.silent.store(false, SeqCst);
+    world.until_answered(ASKED as usize).await;
+    world.until_nothing_is_parked().await;
+    world.until_committed(ASKED).await;
+    running.stop();
+    let sums: i64 = world.answers().iter().map(sum).sum();
+    assert_eq!(sums, ASKED * (ASKED - 1), "each twice its number, once");
+}
+
+#[tokio::test]
 async fn a_call_that_nobody_settled_is_made_again_and_settled_once() {
     let world = World::new().await;
     world.oracle.silent.store(true, SeqCst);

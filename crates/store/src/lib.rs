@@ -179,6 +179,18 @@ impl Store {
         }
     }
 
+    /// Begins a transaction whose commit does not wait for the disk: a crash of the database may undo it, as a whole. For
+    /// what is then done again and does no harm. May be cancelled at any point.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn begin_unsynced(&mut self) -> Result<Tx<'_>, StoreError> {
+        match self {
+            Store::Postgres(db) => Ok(Tx::Postgres(db.begin_unsynced().await?)),
+            Store::Sqlite(db) => Ok(Tx::Sqlite(db.begin().await?)),
+        }
+    }
+
     /// Leases the due parked records of at most `keys` keys to the caller, all of a key, in order.
     ///
     /// # Errors
@@ -194,12 +206,12 @@ impl Store {
         Ok(due)
     }
 
-    /// Forgets parked records that have been answered, the answer being published.
+    /// Forgets parked records that have been answered, the answer being published: one that comes back is answered again.
     ///
     /// # Errors
     /// The database is away.
     pub async fn unpark(&mut self, stage: &str, ids: &[i64]) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_unsynced().await?;
         match &mut tx {
             Tx::Postgres(tx) => tx.unpark(stage, ids).await?,
             Tx::Sqlite(tx) => tx.unpark(stage, ids).await?,
@@ -302,7 +314,8 @@ impl Tx<'_> {
         }
     }
 
-    /// Writes parked records anew.
+    /// Writes parked records anew. It uses up the lease that each was held by: the caller holds the next one, which it
+    /// knows by its number. Whoever settles again, not knowing that it has settled, finds its lease gone.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if one of them is no longer parked; otherwise the database is away, or refuses the data.

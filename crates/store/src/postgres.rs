@@ -45,11 +45,19 @@ impl Postgres {
     }
 
     pub(crate) async fn begin(&mut self) -> Result<PgTx<'_>, StoreError> {
+        self.begin_as("begin").await
+    }
+
+    pub(crate) async fn begin_unsynced(&mut self) -> Result<PgTx<'_>, StoreError> {
+        self.begin_as("begin; set local synchronous_commit = off").await
+    }
+
+    async fn begin_as(&mut self, sql: &'static str) -> Result<PgTx<'_>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        sqlx::raw_sql("begin").execute(&mut connection).await?;
+        sqlx::raw_sql(sql).execute(&mut connection).await?;
         Ok(PgTx { home: &mut self.connection, connection })
     }
 
@@ -162,7 +170,7 @@ impl PgTx<'_> {
 
     pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
         let done = sqlx::query(
-            "update parked p set record = r.record, why = r.why, due_at = now() + r.wait,
+            "update parked p set record = r.record, why = r.why, due_at = now() + r.wait, leases = leases + 1,
                  leased_until = case when r.lease > interval '0' then now() + r.lease else '-infinity' end
              from unnest($2::int8[], $3::bytea[], $4::text[], $5::interval[], $6::interval[])
                  as r (id, record, why, wait, lease)

@@ -164,7 +164,7 @@ impl SqliteTx {
     pub(crate) async fn repark(&mut self, stage: &str, rows: &[Repark]) -> Result<u64, StoreError> {
         let mut written = 0;
         for row in rows {
-            let mut query = QueryBuilder::new("update parked set record = ");
+            let mut query = QueryBuilder::new("update parked set leases = leases + 1, record = ");
             query.push_bind(&row.record).push(", why = ").push_bind(&row.why);
             query.push(", due_at = unixepoch('subsec') + ").push_bind(row.wait.as_secs_f64());
             if row.lease.is_zero() {

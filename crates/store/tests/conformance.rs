@@ -55,6 +55,7 @@ on_both! {
     of_two_writers_of_one_key_the_first_wins => first_writer_wins;
     what_is_not_committed_is_not_there => no_commit_no_effect;
     a_transaction_that_is_dropped_leaves_nothing_open => dropped;
+    a_commit_that_does_not_wait_for_the_disk_is_seen_at_once_and_the_next_one_waits => unsynced;
     a_begin_that_is_cancelled_leaves_nothing_open => cancelled;
     parked_records_come_back_in_order_when_they_are_due => parking;
     a_record_delivered_again_is_parked_once => parked_once;
@@ -83,6 +84,20 @@ async fn known(store: &mut Store, keys: &[&str]) -> (Vec<Decided>, Vec<String>) 
     tx.commit().await.unwrap();
     known.decided.sort_by(|a, b| a.key.cmp(&b.key));
     (known.decided, known.parked)
+}
+
+async fn unsynced(mut store: Store) {
+    let mut other = store.another();
+    for (synced, key) in [(false, "a"), (true, "b")] {
+        let mut tx = if synced { store.begin().await.unwrap() } else { store.begin_unsynced().await.unwrap() };
+        tx.save(TABLE, &[decided(key, 1, b"")]).await.unwrap();
+        if let Connection::Postgres(connection) = tx.connection() {
+            let waits: String = sqlx::query_scalar("show synchronous_commit").fetch_one(connection).await.unwrap();
+            assert_eq!(waits == "on", synced);
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(known(&mut other, &[key]).await.0, [decided(key, 1, b"")]);
+    }
 }
 
 async fn save_and_know(mut store: Store) {
@@ -167,6 +182,11 @@ async fn reparked(mut store: Store) {
     tx.repark("pick", std::slice::from_ref(&again)).await.unwrap();
     let gone = Repark { id: 99, ..again };
     assert!(matches!(tx.repark("pick", &[gone]).await, Err(StoreError::Conflict)));
+    tx.commit().await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let parked = new[0].0;
+    assert!(tx.held("pick", &[(parked, 0)]).await.unwrap().is_empty(), "the lease is used up");
+    assert_eq!(tx.held("pick", &[(parked, 1)]).await.unwrap(), [parked]);
     tx.commit().await.unwrap();
     let due = store.due("pick", 10, HOUR).await.unwrap();
     assert_eq!((due[0].record.as_slice(), due[0].why.as_str(), due[0].lapsed), (&b"a2"[..], "else", false));

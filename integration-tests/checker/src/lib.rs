@@ -1,10 +1,14 @@
-//! An independent checker: what always holds of the chain, told by topics and tables alone.
+//! An independent checker: what always holds of the chain ([`Chain`]) and of a shop's checkouts ([`Shop`]), told by topics,
+//! tables and the payment provider's log alone.
 //!
 //! It shares no code with the processors and never asks them: events are read as plain JSON, rows as plain SQL.
 
+mod books;
+mod canaries;
 mod journeys;
 mod offsets;
 
+pub use books::{Books, Shop};
 pub use offsets::OffsetWatch;
 
 use anyhow::Context;
@@ -47,9 +51,23 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn must(&mut self, holds: bool, sentence: impl FnOnce() -> String) {
-        // The first hundred tell enough.
-        if !holds && self.violations.len() < 100 {
-            self.violations.push(sentence());
+        must(&mut self.violations, holds, sentence);
+    }
+}
+
+/// Notes a sentence that does not hold; the first hundred tell enough.
+fn must(violations: &mut Vec<String>, holds: bool, sentence: impl FnOnce() -> String) {
+    if !holds && violations.len() < 100 {
+        violations.push(sentence());
+    }
+}
+
+fn tell(violations: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match violations.len() {
+        0 => writeln!(f, "nothing is violated"),
+        n => {
+            writeln!(f, "{n} violations:")?;
+            violations.iter().try_for_each(|v| writeln!(f, "  {v}"))
         }
     }
 }
@@ -62,13 +80,7 @@ impl fmt::Display for Report {
         for (topic, duplicates) in &self.duplicates {
             writeln!(f, "{topic}: {duplicates} records stand more than once")?;
         }
-        match self.violations.len() {
-            0 => writeln!(f, "nothing is violated"),
-            n => {
-                writeln!(f, "{n} violations:")?;
-                self.violations.iter().try_for_each(|v| writeln!(f, "  {v}"))
-            }
-        }
+        tell(&self.violations, f)
     }
 }
 

@@ -1,7 +1,11 @@
 //! What the tests and the benchmarks stand on: real servers, real processes, and eyes on what they did.
 //!
 //! - Servers: [`kafka()`] and [`postgres()`], one each a test process; [`KafkaServer`] and [`PostgresServer`]
-//!   for a test that must stop its own. Where none can be had, a test returns early, except under `CI=true`.
+//!   for a test that must stop its own, [`MailServer`] always a test's own. Where none can be had, a test returns early,
+//!   except under `CI=true`.
+//! - [`schemathesis()`], which fuzzes an HTTP API by its OpenAPI document.
+//!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
+//!   early, except under `CI=true`.
 //! - What a test touches: [`Scope`] (its topics and groups), [`Database`], [`Process`].
 //! - What it saw: [`read_topic`], [`committed`], [`Collector`] (spans and metrics over OTLP), [`eventually`].
 //!
@@ -13,13 +17,19 @@ mod database;
 mod drops;
 mod eventually;
 mod faults;
+mod fetched;
+mod http;
 mod jars;
 mod kafka;
+mod lost_commit;
+mod mail;
 mod metrics;
 mod port;
 mod postgres;
 mod process;
+mod push;
 mod reader;
+mod schemathesis;
 mod scope;
 mod spans;
 mod supervisor;
@@ -32,11 +42,17 @@ pub use collector::{Collector, Manner};
 pub use database::Database;
 pub use eventually::eventually;
 pub use faults::{BlackHole, Refusing};
+pub use http::{Answer, ask};
 pub use kafka::{Kafka, KafkaServer, kafka};
+pub use lost_commit::LostCommit;
+pub use mail::{Arrived, MailServer};
 pub use metrics::{Kind, Measured, Point};
+pub use port::free_port;
 pub use postgres::{Postgres, PostgresServer, postgres};
 pub use process::Process;
-pub use reader::{Rec, committed, count_topic, read_topic};
+pub use push::{PushReceiver, PushSubscription};
+pub use reader::{Rec, committed, count_topic, read_topic, topics};
+pub use schemathesis::schemathesis;
 pub use scope::Scope;
 pub use spans::{Attributes, Caught};
 pub use topic_reader::TopicReader;

@@ -9,7 +9,7 @@ use anyhow::Context;
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// A loopback port that nothing listens on.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     (0..100)
         .map(|_| rand::random_range(RANGE))
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())

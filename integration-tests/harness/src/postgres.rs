@@ -123,6 +123,13 @@ impl PostgresServer {
         self.supervisor.server()
     }
 
+    /// A program that comes with the server, `pgbench` for one.
+    pub fn program(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let programs = programs()?;
+        ensure!(has(&programs, name), "{name} is not in {}: install the server's own packages", programs.display());
+        Ok(programs.join(name))
+    }
+
     /// Ends the server at once, as a crash would: the next start recovers from its log.
     pub fn stop_immediate(&mut self) -> anyhow::Result<()> {
         self.supervisor.end("QUIT")

@@ -105,6 +105,15 @@ pub fn read_topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Rec>> {
     Ok(records)
 }
 
+/// The topics whose names begin with `prefix`.
+pub fn topics(bootstrap: &str, prefix: &str) -> anyhow::Result<Vec<String>> {
+    let consumer = consumer(bootstrap, "waybill-harness")?;
+    let metadata = consumer.fetch_metadata(None, LIMIT).context("cannot list the topics")?;
+    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    // Kafka's own begin with two underscores.
+    Ok(names.filter(|name| name.starts_with(prefix) && !name.starts_with("__")).collect())
+}
+
 /// How many records a topic holds, by its watermarks: exact where nothing was compacted or transactional.
 pub fn count_topic(bootstrap: &str, topic: &str) -> anyhow::Result<i64> {
     let parts = watermarks(&consumer(bootstrap, "waybill-harness")?, topic)?;

@@ -32,6 +32,11 @@ impl Scope {
         }
     }
 
+    /// The broker.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
     /// Ends with a dot.
     pub fn prefix(&self) -> &str {
         &self.prefix

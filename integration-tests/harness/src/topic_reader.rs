@@ -40,11 +40,14 @@ impl TopicReader {
     /// The records below these offsets (by partition) that are not accepted yet; waits until they are there.
     pub fn read_to(&mut self, offsets: &[(i32, i64)]) -> anyhow::Result<Vec<&Rec>> {
         let deadline = Instant::now() + LIMIT;
+        let mut last = None;
         while offsets.iter().any(|(partition, offset)| self.position.get(partition).is_some_and(|p| p < offset)) {
-            ensure!(Instant::now() < deadline, "the records below {offsets:?} do not come; at {:?}", self.position);
+            let at = &self.position;
+            ensure!(Instant::now() < deadline, "the records below {offsets:?} do not come; at {at:?}, told {last:?}");
             match self.consumer.poll(Duration::from_millis(100)) {
                 None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => return Err(error).context("cannot read"),
+                // Also of a connection that broke before this call: librdkafka connects again by itself.
+                Some(Err(error)) => last = Some(error),
                 Some(Ok(message)) => {
                     self.position.insert(message.partition(), message.offset() + 1);
                     self.held.push(Rec::new(&message));

@@ -13,6 +13,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use waybill_harness::{KafkaServer, PostgresServer};
+use waybill_storm::checkouts::{Ashes, Fire};
 use world::World;
 
 /// Everything must be drained so soon after the last fault.
@@ -35,12 +37,44 @@ struct Args {
     /// The binary under test
     #[arg(long, default_value = "target/release/waybill")]
     binary: PathBuf,
+    /// Instead: so many checkouts from the request to their end, processes killed at random
+    #[arg(long, conflicts_with_all = ["minutes", "orders"])]
+    checkouts: Option<usize>,
+    /// How often something is killed while they run
+    #[arg(long, requires = "checkouts", default_value_t = 25)]
+    kills: usize,
+}
+
+/// Checkouts under fire, on one broker and a Postgres of their own.
+async fn checkouts(args: &Args, checkouts: usize) -> anyhow::Result<()> {
+    let kafka = KafkaServer::start()?;
+    let mut postgres = PostgresServer::start()?;
+    let fire = Fire {
+        binary: args.binary.clone(),
+        bootstrap: kafka.bootstrap().to_owned(),
+        prefix: String::new(),
+        seed: args.seed,
+        checkouts,
+        kills: args.kills,
+        collector: None,
+    };
+    let Ashes { books, killed, canaries, took, drained } = fire.run(&mut postgres).await?;
+    println!("{} kills: {killed:?}", killed.len());
+    println!("taken in {:.1} s, all ended {:.1} s later", took.as_secs_f64(), drained.as_secs_f64());
+    print!("{books}");
+    ensure!(books.violations.is_empty(), "the checker found violations");
+    ensure!(canaries.is_empty(), "payment methods were told: {canaries:?}");
+    println!("seed {}: stock, money and orders agree", args.seed);
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.binary.exists(), "{} is missing: run `cargo build --release`", args.binary.display());
+    if let Some(number) = args.checkouts {
+        return checkouts(&args, number).await;
+    }
     let mut rng = StdRng::seed_from_u64(args.seed);
     let mut world = World::start(&args.binary, args.orders).await?;
     let length = Duration::from_secs(args.minutes * 60);

@@ -49,6 +49,8 @@ pub enum RefundReason {
     Short,
     /// The customer cancelled.
     Cancelled,
+    /// Somebody on call ended the checkout.
+    Aborted,
 }
 
 /// What came of a [`Payment`], and when.
@@ -71,7 +73,18 @@ pub(crate) enum Answered {
 #[derive(Clone, Debug)]
 pub struct Payments {
     stripe: Stripe,
-    look_up: mpsc::UnboundedSender<(String, oneshot::Sender<Option<PaymentMethod>>)>,
+    look_up: mpsc::UnboundedSender<Question>,
+}
+
+/// An order, and where its answer goes; none where nothing is known of it.
+type Question = (String, oneshot::Sender<Option<Found>>);
+
+/// What a charge is made with.
+#[derive(Debug)]
+struct Found {
+    method: PaymentMethod,
+    /// Somebody ends the checkout, and no call of unknown outcome is to be settled before.
+    aborted: bool,
 }
 
 impl Payments {
@@ -84,35 +97,36 @@ impl Payments {
         Payments { stripe, look_up }
     }
 
-    async fn charge(self, order_id: String, amount: Money, attempt: u32) -> Attempted<Charged> {
-        let (reply, method) = oneshot::channel();
+    async fn charge(self, order_id: String, amount: Money, attempt: u32, again: bool) -> Attempted<Charged> {
+        let (reply, found) = oneshot::channel();
         self.look_up.send((order_id.clone(), reply)).ok();
         let nothing_sent = |answer| Attempted { answer, call: None };
-        let Ok(method) = method.await else {
+        let Ok(found) = found.await else {
             let why = "the database does not answer".to_owned();
             return nothing_sent(Charged::Unknown { why, retry_after: None });
         };
-        let Some(method) = method else {
+        let Some(Found { method, aborted }) = found else {
             return nothing_sent(Charged::Refused { why: "there is no payment method for the order".to_owned() });
         };
+        if aborted && !again {
+            return nothing_sent(Charged::Refused { why: "the checkout was ended before".to_owned() });
+        }
         let idempotency_key = format!("{order_id}-charge-{attempt}");
         self.stripe.charge(&Charge { order_id, amount, method, idempotency_key }).await
     }
 }
 
 /// Answers questions for payment methods, as many at a time as there are; on an error nobody gets an answer.
-async fn answer(
-    mut store: Store,
-    mut questions: mpsc::UnboundedReceiver<(String, oneshot::Sender<Option<PaymentMethod>>)>,
-) {
+async fn answer(mut store: Store, mut questions: mpsc::UnboundedReceiver<Question>) {
     let mut batch = Vec::new();
     while questions.recv_many(&mut batch, LOOK_UP).await > 0 {
         let orders: Vec<&str> = batch.iter().map(|(order, _)| order.as_str()).collect();
         match methods(&mut store, &orders).await {
             Ok(methods) => {
                 for (order, reply) in batch.drain(..) {
-                    let method = methods.iter().find(|(o, _)| *o == order).map(|(_, m)| PaymentMethod::new(m));
-                    reply.send(method).ok();
+                    let found = methods.iter().find(|(of, ..)| *of == order);
+                    let found = found.map(|(_, m, aborted)| Found { method: PaymentMethod::new(m), aborted: *aborted });
+                    reply.send(found).ok();
                 }
             }
             Err(error) => {
@@ -123,16 +137,19 @@ async fn answer(
     }
 }
 
-async fn methods(store: &mut Store, orders: &[&str]) -> Result<Vec<(String, String)>, StoreError> {
+async fn methods(store: &mut Store, orders: &[&str]) -> Result<Vec<(String, String, bool)>, StoreError> {
     let mut tx = store.begin().await?;
     let rows = match tx.connection() {
         Connection::Postgres(connection) => {
-            let sql = "select order_id, reference from payment_methods where order_id = any($1)";
+            let sql = r#"select m.order_id, m.reference, coalesce(c.state @> '{"abort": true, "unknown": 0}', false)
+                       from payment_methods m left join checkouts c on c.key = m.order_id where m.order_id = any($1)"#;
             sqlx::query_as(sql).bind(orders).fetch_all(connection).await?
         }
         Connection::Sqlite(connection) => {
-            let sql = "select order_id, reference from payment_methods
-                       where order_id in (select value from json_each(?1))";
+            let sql =
+                "select m.order_id, m.reference, coalesce(c.state ->> 'abort' and c.state ->> 'unknown' = 0, false)
+                       from payment_methods m left join checkouts c on c.key = m.order_id
+                       where m.order_id in (select value from json_each(?1))";
             sqlx::query_as(sql).bind(serde_json::Value::from(orders).to_string()).fetch_all(connection).await?
         }
     };
@@ -148,13 +165,14 @@ impl Call for Payment {
         let began = system_clock();
         let what = match self {
             Payment::Charge { order_id, amount, attempt } => {
-                Answered::Charged(payments.charge(order_id, amount, attempt).await)
+                Answered::Charged(payments.charge(order_id, amount, attempt, again).await)
             }
             Payment::Refund { order_id, charge_id, amount, reason } => {
                 let reason = match reason {
                     RefundReason::Lapsed => "lapsed",
                     RefundReason::Short => "short",
                     RefundReason::Cancelled => "cancelled",
+                    RefundReason::Aborted => "aborted",
                 };
                 let idempotency_key = format!("{order_id}-refund-{reason}");
                 let refund = Refund { order_id, charge_id, amount, idempotency_key };

@@ -43,7 +43,8 @@ pub struct Failure {
 
 /// A line of the cart, as it is bought.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Bought {
+pub struct Bought {
+    /// Product and pieces.
     #[serde(flatten)]
     pub line: Line,
     /// Of one piece.
@@ -53,8 +54,10 @@ pub(crate) struct Bought {
 /// The call that a saga waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Awaits {
+pub enum Awaits {
+    /// The customer's money.
     Charge,
+    /// That it went back.
     Refund,
 }
 
@@ -75,20 +78,30 @@ pub struct Saga {
     pub item_count: u32,
     /// Why it came to nothing, or is about to.
     pub failure: Option<Failure>,
-    pub(crate) country: String,
-    pub(crate) service: Service,
-    pub(crate) lines: Vec<Bought>,
-    pub(crate) awaits: Option<Awaits>,
-    pub(crate) requested_at: Timestamp,
+    /// Where it goes, ISO 3166-1 alpha-2.
+    pub country: String,
+    /// How fast.
+    pub service: Service,
+    /// What is bought, by line.
+    pub lines: Vec<Bought>,
+    /// The call it waits for; none where it is at its end.
+    pub awaits: Option<Awaits>,
+    /// When the customer asked, UTC.
+    pub requested_at: Timestamp,
     /// The charge's number, from 1: a new one after a decline.
-    pub(crate) attempt: u32,
-    /// Calls of this charge or refund whose outcome is not known, and when the first of them was.
-    pub(crate) unknown: u32,
-    pub(crate) unknown_since: Option<Timestamp>,
-    pub(crate) charge_id: Option<String>,
+    pub attempt: u32,
+    /// Calls of this charge or refund whose outcome is not known,
+    pub unknown: u32,
+    /// and when the first of them was.
+    pub unknown_since: Option<Timestamp>,
+    /// The charge, once it is made.
+    pub charge_id: Option<String>,
     /// Paid back, minor units.
     #[serde(default)]
-    pub(crate) refunded_minor: i64,
+    pub refunded_minor: i64,
+    /// Somebody on call ends it: its next step undoes what was done.
+    #[serde(default)]
+    pub abort: bool,
 }
 
 impl Saga {

@@ -8,8 +8,10 @@ use crate::after;
 use crate::carts::Cart;
 use crate::input::CheckoutInput;
 use crate::measures::Measures;
+use crate::open_orders;
 use crate::payment::{Answered, Payment, PaymentAnswer, RefundReason};
 use crate::saga::{Awaits, Failure, Saga, Status, cost};
+use crate::settings::Settings;
 use crate::spans;
 use crate::till::Till;
 use jiff::Timestamp;
@@ -19,14 +21,10 @@ use waybill_events::{CheckoutCompleted, CheckoutRejected, CheckoutRequested, Rej
 use waybill_inventory::{Confirmed, Lines, Reserved};
 use waybill_money::{Money, MoneyError};
 use waybill_payment::{Charged, Refunded};
-use waybill_spine::{Decision, Details, Emit, Outcome, Refusal, Stage, Trace};
-use waybill_store::Table;
+use waybill_spine::{Decision, Details, Emit, Gauge, Outcome, Refusal, Stage, Trace};
+use waybill_store::{StoreError, Table, Tx};
 use waybill_telemetry::SpanRecord;
 
-/// How long goods are held for a checkout: longer than [`SAGA`], shorter than a provider keeps its keys (24 h).
-const HOLD: Duration = Duration::from_secs(15 * 60);
-/// How long a checkout may take before it gives up on a card that might still pay.
-const SAGA: Duration = Duration::from_secs(10 * 60);
 /// Waits before a card that declined for now is charged again; then no more.
 const SOFT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// First and longest wait before a payment of unknown outcome is asked for again.
@@ -35,7 +33,16 @@ const UNKNOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// The stage.
 #[derive(Clone, Debug, Default)]
 pub struct Checkout {
+    settings: Settings,
     measures: Option<Measures>,
+}
+
+impl Checkout {
+    /// With these settings, which were checked.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Checkout { settings, measures: None }
+    }
 }
 
 pub(crate) type Said = Outcome<Saga, Payment>;
@@ -45,6 +52,12 @@ impl Stage for Checkout {
     const FLOW: &'static str = "checkout";
     const SPAN: &'static str = "checkout.process";
     const TABLE: Table = Table("checkouts");
+    const GAUGE: Option<Gauge> = Some(Gauge {
+        name: "fulfilment.open_order.max_age",
+        unit: "s",
+        about: "Since the oldest order on its way was asked for",
+        attribute: "order.status",
+    });
     type Event = CheckoutInput;
     type State = Saga;
     type Shared = Till;
@@ -58,6 +71,10 @@ impl Stage for Checkout {
         if let Some(measures) = &self.measures {
             measures.ended(span);
         }
+    }
+
+    async fn gauge(&self, tx: &mut Tx<'_>) -> Result<Vec<(String, i64)>, StoreError> {
+        open_orders::ages(tx).await
     }
 
     fn span(input: &CheckoutInput) -> (&'static str, Trace) {
@@ -74,7 +91,7 @@ impl Stage for Checkout {
     fn decide(&self, till: &mut Till, saga: Option<&Saga>, input: &CheckoutInput, time: Timestamp) -> Said {
         let now = match input {
             CheckoutInput::Requested(_) if saga.is_some() => return Outcome::Repeat,
-            CheckoutInput::Requested(request) => return validate(till, request, time),
+            CheckoutInput::Requested(request) => return validate(till, request, time, self.settings),
             CheckoutInput::Short(short) => return after::short(saga, short),
             CheckoutInput::Cancelled(order) => return after::cancelled(saga, order),
             CheckoutInput::Picked(_) => Status::Picked,
@@ -111,7 +128,7 @@ impl Stage for Checkout {
                 return Outcome::Reject(Refusal::new("bug", "an answer came to what makes no calls"));
             }
         };
-        let mut next = Settling { till, request, saga: saga.clone(), answer, now };
+        let mut next = Settling { settings: self.settings, till, request, saga: saga.clone(), answer, now };
         match (saga.awaits, &answer.what) {
             (Some(Awaits::Charge), Answered::Charged(attempt)) => next.charged(&attempt.answer),
             (Some(Awaits::Refund), Answered::Refunded(attempt)) => next.refunded(&attempt.answer),
@@ -121,7 +138,7 @@ impl Stage for Checkout {
 }
 
 /// The first step: everything that the database alone decides.
-fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestamp) -> Said {
+fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestamp, settings: Settings) -> Said {
     let saga = Saga {
         status: Status::Running,
         step: Step::ValidatingCart,
@@ -140,6 +157,7 @@ fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestam
         unknown_since: None,
         charge_id: None,
         refunded_minor: 0,
+        abort: false,
     };
     let cart = till.carts.get(&request.cart_id).filter(|cart| cart.customer_id == request.customer_id).cloned();
     let Some(cart) = cart else {
@@ -161,7 +179,7 @@ fn validate(till: &mut Till, request: &CheckoutRequested, requested_at: Timestam
         return reject(till, request, saga, (Rejection::StalePrices, stale), span);
     };
     let saga = Saga { total: Some(cost(total)), ..saga };
-    let reserved = reserve(till, &saga.pieces(&request.order_id));
+    let reserved = reserve(till, &saga.pieces(&request.order_id), settings);
     let span = spans::validated(till, request, &cart.lines, Some(&reserved), &saga);
     match reserved {
         Reserved::Insufficient(shortages) => {
@@ -187,9 +205,9 @@ fn total(saga: &Saga) -> Result<Money, MoneyError> {
     prices.try_fold(first, |sum, price| sum.checked_add(price?))
 }
 
-fn reserve(till: &mut Till, pieces: &Lines<'_>) -> Reserved {
+fn reserve(till: &mut Till, pieces: &Lines<'_>, settings: Settings) -> Reserved {
     match &mut till.ledger {
-        Some(ledger) => ledger.reserve(pieces, HOLD),
+        Some(ledger) => ledger.reserve(pieces, settings.hold()),
         None => Reserved::Insufficient(vec![]),
     }
 }
@@ -248,6 +266,7 @@ fn reject(
 
 /// A payment's answer, and what it is about.
 struct Settling<'a> {
+    settings: Settings,
     till: &'a mut Till,
     request: &'a CheckoutRequested,
     saga: Saga,
@@ -268,7 +287,13 @@ impl Settling<'_> {
             Charged::Declined { .. } => self.reject(Rejection::Declined, span),
             // Nothing was taken under this key before either: to be refused says nothing of earlier calls.
             Charged::Refused { why } if self.saga.unknown == 0 && !self.answer.again => {
-                tracing::error!(order = self.request.order_id, why, "the payment provider refuses what it is asked");
+                if !self.saga.abort {
+                    tracing::error!(
+                        order = self.request.order_id,
+                        why,
+                        "the payment provider refuses what it is asked"
+                    );
+                }
                 self.reject(Rejection::PaymentUnavailable, span)
             }
             Charged::Refused { why } => self.ask_again(why, None, span),
@@ -278,7 +303,8 @@ impl Settling<'_> {
 
     /// Whether a card that declined for now is worth another attempt.
     fn may_try_again(&self) -> bool {
-        self.saga.attempt as usize <= SOFT.len() && self.age() < SAGA
+        let tries = self.saga.attempt as usize;
+        !self.saga.abort && tries <= SOFT.len() && self.age() < self.settings.deadline()
     }
 
     /// Since the request.
@@ -287,24 +313,28 @@ impl Settling<'_> {
     }
 
     fn reject(&mut self, reason: Rejection, span: Details) -> Said {
+        let reason = if self.saga.abort { Rejection::Aborted } else { reason };
         reject(self.till, self.request, self.saga.clone(), (reason, vec![]), span)
     }
 
     /// The money is here: now the goods, held or taken again.
     fn paid(&mut self, charge_id: &str, span: Details) -> Said {
         let saga = Saga { charge_id: Some(charge_id.to_owned()), ..self.saga.known() };
+        if saga.abort {
+            return pay_back(self.request, saga, Rejection::Aborted, span);
+        }
         let order_id = &self.request.order_id;
         let confirmed = self.till.ledger.as_mut().map_or(Confirmed::Lapsed, |ledger| ledger.confirm(order_id));
         let held = match confirmed {
             Confirmed::Sold => true,
-            Confirmed::Lapsed => matches!(reserve(self.till, &saga.pieces(order_id)), Reserved::Held { .. }),
+            Confirmed::Lapsed => {
+                matches!(reserve(self.till, &saga.pieces(order_id), self.settings), Reserved::Held { .. })
+            }
         };
         if held {
             return sell(self.till, self.request, saga, span);
         }
-        let failure = Failure { step: Step::CreatingOrder, reason: Rejection::ReservationLapsed, products: vec![] };
-        let saga = Saga { step: Step::CreatingOrder, failure: Some(failure), ..saga };
-        refund(self.request, saga, Duration::ZERO, span)
+        pay_back(self.request, Saga { step: Step::CreatingOrder, ..saga }, Rejection::ReservationLapsed, span)
     }
 
     fn refunded(&mut self, refunded: &Refunded) -> Said {
@@ -316,10 +346,16 @@ impl Settling<'_> {
             }
             Refunded::Refused { why } => {
                 let why = format!("the provider refuses to refund charge {:?}: {why}", self.saga.charge_id);
-                Outcome::Reject(Refusal::new("refund_refused", why))
+                self.give_up("refund_refused", why)
             }
             Refunded::Unknown { why, retry_after } => self.ask_again(why, *retry_after, span),
         }
+    }
+
+    /// A person has to look: at the provider, where the payment method of the order is no longer needed.
+    fn give_up(&mut self, reason: &'static str, why: String) -> Said {
+        self.till.ended.push(self.request.order_id.clone());
+        Outcome::Reject(Refusal::new(reason, why))
     }
 
     /// The same call again, under the same key: that is how an unknown outcome becomes known.
@@ -327,7 +363,7 @@ impl Settling<'_> {
         let wait = next_try(self.saga.unknown, retry_after);
         let Some(saga) = self.saga.asked_in_vain(self.now) else {
             let why = format!("nobody knows whether money has moved, look it up at the provider: {why}");
-            return Outcome::Reject(Refusal::new("payment_unknown", why));
+            return self.give_up("payment_unknown", why);
         };
         match saga.awaits {
             Some(Awaits::Refund) => refund(self.request, saga, wait, span),
@@ -342,11 +378,18 @@ pub(crate) fn next_try(unknown: u32, retry_after: Option<Duration>) -> Duration 
     doubled.min(UNKNOWN.1).max(retry_after.unwrap_or_default())
 }
 
+/// The first refund of a charge that no order comes of.
+fn pay_back(request: &CheckoutRequested, saga: Saga, reason: Rejection, span: Details) -> Said {
+    let failure = Some(Failure { step: saga.step, reason, products: vec![] });
+    refund(request, Saga { failure, ..saga }, Duration::ZERO, span)
+}
+
 fn refund(request: &CheckoutRequested, saga: Saga, wait: Duration, span: Details) -> Said {
     let (Some(amount), Some(charge_id)) = (saga.amount(), saga.charge_id.clone()) else {
         return Outcome::Reject(Refusal::new("bug", "a refund without a charge"));
     };
-    let reason = RefundReason::Lapsed;
+    let aborted = saga.failure.as_ref().is_some_and(|failure| failure.reason == Rejection::Aborted);
+    let reason = if aborted { RefundReason::Aborted } else { RefundReason::Lapsed };
     let call = Payment::Refund { order_id: request.order_id.clone(), charge_id, amount, reason };
     Outcome::Call { state: Saga { awaits: Some(Awaits::Refund), ..saga }, call, wait, span }
 }

@@ -15,8 +15,12 @@ pub(crate) enum Put {
     OtherCurrency,
 }
 
-pub(crate) async fn make(store: &mut Store, cart: &Cart) -> Result<(), StoreError> {
-    let sql = "insert into carts (id, user_id, country, service) values ($1, $2, $3, $4)";
+/// Makes a cart, unless it is there. Yields whether it is as asked for now: nobody else's, and going to the same place.
+pub(crate) async fn make(store: &mut Store, cart: &Cart) -> Result<bool, StoreError> {
+    let sql = "insert into carts (id, user_id, country, service) values ($1, $2, $3, $4)
+               on conflict (id) do update set id = excluded.id
+               where carts.user_id = excluded.user_id and carts.country = excluded.country
+                   and carts.service = excluded.service";
     let mut tx = store.begin().await?;
     macro_rules! insert {
         ($connection:ident) => {
@@ -30,11 +34,12 @@ pub(crate) async fn make(store: &mut Store, cart: &Cart) -> Result<(), StoreErro
                 .rows_affected()
         };
     }
-    match tx.connection() {
+    let made = match tx.connection() {
         Connection::Postgres(connection) => insert!(connection),
         Connection::Sqlite(connection) => insert!(connection),
     };
-    tx.commit().await
+    tx.commit().await?;
+    Ok(made == 1)
 }
 
 pub(crate) async fn find(store: &mut Store, id: &str) -> Result<Option<Cart>, StoreError> {

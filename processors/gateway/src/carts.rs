@@ -1,12 +1,13 @@
 //! Carts: what a customer wants, each line with the price it was put in at.
 
 use crate::cart_rows::{self as rows, Put};
+use crate::idempotency;
 use crate::problem::{Kind, Problem};
-use crate::read::{Body, between, check, id};
-use crate::shop::{MoneySchema, PathOf, Shop};
+use crate::read::{Body, between, check, id, whole};
+use crate::shop::{MoneySchema, PathOf, PriceSchema, Shop};
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -80,7 +81,7 @@ pub(crate) struct CartLine {
     /// How many of it.
     pub quantity: u32,
     /// What one cost when it was put in.
-    #[schema(value_type = MoneySchema)]
+    #[schema(value_type = PriceSchema)]
     pub price: Money,
 }
 
@@ -90,22 +91,33 @@ pub(crate) struct CartLine {
 #[schema(example = json!({"quantity": 2}))]
 pub(crate) struct Quantity {
     /// How many.
+    #[serde(deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 1000)]
     quantity: u32,
 }
 
 /// Makes an empty cart.
+///
+/// With a key, a repeat of the same user's request gets the same cart, whatever is in it by then.
 #[utoipa::path(post, operation_id = "makeCart", path = "/api/carts", request_body = NewCart,
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "1 to 255 visible ASCII characters, bare or as a quoted string",
+        pattern = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#)),
     responses(
         (status = 201, description = "It is made", body = CartMade, headers(("location" = String, description = "The cart"))),
         (status = 429, description = "Too many requests of this user"),
     ))]
-pub(crate) async fn post(State(shop): State<Shop>, Body(cart): Body<NewCart>) -> Result<Response, Problem> {
+pub(crate) async fn post(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    Body(cart): Body<NewCart>,
+) -> Result<Response, Problem> {
+    let key = idempotency::optional_key(&headers)?;
     id("userId", &cart.user_id)?;
     let country = cart.country.len() == 2 && cart.country.bytes().all(|b| b.is_ascii_uppercase());
     check("country", country, "must be two capital letters (ISO 3166-1 alpha-2)")?;
     shop.limits.admit(&cart.user_id)?;
-    let cart_id = Uuid::now_v7().to_string();
+    let cart_id = key.map_or_else(Uuid::now_v7, |key| keyed(&cart.user_id, &key)).to_string();
     let made = Cart {
         cart_id: cart_id.clone(),
         user_id: cart.user_id,
@@ -118,13 +130,20 @@ pub(crate) async fn post(State(shop): State<Shop>, Body(cart): Body<NewCart>) ->
         lines: Vec::new(),
         total: None,
     };
-    shop.database.run(|mut store| async move { rows::make(&mut store, &made).await }).await?;
+    if !shop.database.run(|mut store| async move { rows::make(&mut store, &made).await }).await? {
+        return Err(Kind::KeyReused.into());
+    }
     let location = format!("/api/carts/{cart_id}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(CartMade { cart_id })).into_response())
 }
 
+/// The id of the cart that a user makes with a key; an id holds no line break.
+fn keyed(user_id: &str, key: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{user_id}\n{key}").as_bytes())
+}
+
 /// A cart.
-#[utoipa::path(get, operation_id = "getCart", path = "/api/carts/{id}", params(("id" = String, Path, description = "The cart")),
+#[utoipa::path(get, operation_id = "getCart", path = "/api/carts/{id}", params(("id" = String, Path, description = "The cart", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     responses((status = 200, description = "The cart", body = Cart), (status = 404, description = "There is none")))]
 pub(crate) async fn get(State(shop): State<Shop>, PathOf(cart): PathOf<String>) -> Result<Json<Cart>, Problem> {
     id("id", &cart)?;
@@ -134,7 +153,7 @@ pub(crate) async fn get(State(shop): State<Shop>, PathOf(cart): PathOf<String>) 
 
 /// Sets how many of a product are in a cart, at its price of now.
 #[utoipa::path(put, operation_id = "putCartLine", path = "/api/carts/{id}/lines/{productId}",
-    params(("id" = String, Path, description = "The cart"), ("productId" = String, Path, description = "The product")),
+    params(("id" = String, Path, description = "The cart", pattern = "^[A-Za-z0-9_.-]{1,64}$"), ("productId" = String, Path, description = "The product", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     request_body = Quantity,
     responses(
         (status = 200, description = "The cart as it is now", body = Cart),
@@ -166,7 +185,7 @@ pub(crate) async fn put_line(
 
 /// Takes a product out of a cart; one that is not there is out already.
 #[utoipa::path(delete, operation_id = "deleteCartLine", path = "/api/carts/{id}/lines/{productId}",
-    params(("id" = String, Path, description = "The cart"), ("productId" = String, Path, description = "The product")),
+    params(("id" = String, Path, description = "The cart", pattern = "^[A-Za-z0-9_.-]{1,64}$"), ("productId" = String, Path, description = "The product", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     responses((status = 204, description = "It is not in the cart"), (status = 404, description = "There is no such cart")))]
 pub(crate) async fn delete_line(
     State(shop): State<Shop>,

@@ -8,12 +8,12 @@
 use crate::checkout_rows::{self as rows, Intake, Known, Request};
 use crate::observe::Came;
 use crate::orders::path;
-use crate::outbox::Entry;
+use crate::outbox::{self, Entry};
 use crate::outcome::{Outcome, Status};
 use crate::problem::{Kind, Problem};
 use crate::read::{Body, check, id};
 use crate::shop::Shop;
-use crate::{STAGE, idempotency};
+use crate::{idempotency, order_rows};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,8 +26,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use waybill_events::CheckoutRequested;
-use waybill_spine::{Message, Outbound, system_clock};
-use waybill_telemetry::Waybill;
 
 /// How long a request goes on waiting once the gateway is to stop.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -88,7 +86,8 @@ pub(crate) struct CheckoutAnswer {
 /// The same key with the same body gets the same answer for 24 hours.
 #[utoipa::path(post, operation_id = "checkOut", path = "/api/checkout", request_body = CheckoutRequest,
     params(
-        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or as a quoted string"),
+        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or as a quoted string",
+            pattern = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: 202 at once"),
         ("traceparent" = Option<String>, Header, description = "The caller's span (W3C Trace Context)"),
     ),
@@ -118,7 +117,12 @@ pub(crate) async fn post(
     }
     let wait = if idempotency::respond_async(&headers) { Duration::ZERO } else { shop.settings.wait() };
     let order_id = Uuid::now_v7().to_string();
-    let message = message(&came, &order_id, &request).map_err(|error| Problem::internal(&error))?;
+    let mut event = CheckoutRequested {
+        order_id: order_id.clone(),
+        customer_id: request.user_id.clone(),
+        cart_id: request.cart_id.clone(),
+    };
+    let (message, kept) = outbox::message(&came, &mut event)?;
     // Before anybody can know of the order.
     let mut waiter = shop.waiting.register(&order_id);
     let row = Request {
@@ -128,15 +132,15 @@ pub(crate) async fn post(
         cart_id: request.cart_id,
         user_id: request.user_id,
         payment_method: request.payment_method_id,
-        message: postcard::to_stdvec(&message).map_err(|error| Problem::internal(&error))?,
+        message: kept,
         wait,
         keep: shop.settings.keep(),
     };
     let hash = row.body_hash;
     match shop.database.run(|mut store| async move { rows::take(&mut store, &row).await }).await? {
         Intake::Known(known) => repeated(known, hash),
-        Intake::New => {
-            shop.outbox.publish(Entry { order_id: order_id.clone(), message });
+        Intake::New(id) => {
+            shop.outbox.publish(Entry { id, message });
             if wait.is_zero() {
                 return Ok(pending(&order_id, true));
             }
@@ -148,20 +152,6 @@ pub(crate) async fn post(
             }
         }
     }
-}
-
-/// The message as it is published, now or by the relay: of the SERVER span as far as that has come.
-fn message(came: &Came, order_id: &str, request: &CheckoutRequest) -> Result<Message, serde_json::Error> {
-    let mut span = came.span.clone();
-    span.end = system_clock();
-    let copy = span.publish()?;
-    let mut event = CheckoutRequested {
-        order_id: order_id.to_owned(),
-        customer_id: request.user_id.clone(),
-        cart_id: request.cart_id.clone(),
-    };
-    let outbound = Outbound { stage: STAGE, key: order_id, span: &span, incoming: &came.incoming, begins: true };
-    outbound.message(&mut event, &Waybill::none(), &copy)
 }
 
 /// The answer to a key that is known.
@@ -179,8 +169,8 @@ fn repeated(known: Known, hash: [u8; 32]) -> Result<Response, Problem> {
 /// The time is up. An event may be late where the row is not.
 async fn last_look(shop: &Shop, order_id: String) -> Result<Response, Problem> {
     let asked = order_id.clone();
-    let found = shop.database.run(|mut store| async move { rows::order(&mut store, &asked).await }).await;
-    match found.ok().flatten().and_then(|order| order.outcome()) {
+    let found = shop.database.run(|mut store| async move { order_rows::find(&mut store, &asked).await }).await;
+    match found.ok().flatten().and_then(|order| order.checkout.outcome()) {
         Some(outcome) => answer(order_id, outcome),
         None => Ok(pending(&order_id, false)),
     }

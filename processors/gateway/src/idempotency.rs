@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` and `Prefer` headers of a checkout.
+//! The `Idempotency-Key` header of a checkout and of a new cart, the `Prefer` header of a checkout.
 
 use crate::problem::{FieldError, Kind, Problem};
 use axum::http::HeaderMap;
@@ -18,6 +18,11 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<String, Problem> {
     };
     let fine = |key: &String| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     key.filter(fine).ok_or_else(|| refused("must be 1 to 255 visible ASCII characters, bare or between quotes"))
+}
+
+/// The same where it may be left out.
+pub(crate) fn optional_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    if headers.contains_key(HEADER) { key(headers).map(Some) } else { Ok(None) }
 }
 
 fn refused(detail: &str) -> Problem {
@@ -74,6 +79,8 @@ mod tests {
             assert!(key(&headers(HEADER, &[value])).is_err(), "{value}");
         }
         assert!(key(&HeaderMap::new()).is_err());
+        assert_eq!(optional_key(&HeaderMap::new()), Ok(None));
+        assert!(optional_key(&headers(HEADER, &[""])).is_err());
         assert!(key(&headers(HEADER, &["a", "a"])).is_err());
     }
 

@@ -1,7 +1,7 @@
 //! The HTTP front of the shop: products, carts, checkout, the status of orders.
 //!
 //! `POST /api/checkout` → `checkout.requested` → (the checkout) → `checkout.completed` or `checkout.rejected` → the
-//! answer. [`serve`] runs it all; the routes and their problems are in [`openapi`].
+//! answer. `DELETE /api/orders/{id}` → `orders.cancel_requested`. [`serve`] runs it all; the routes and their problems are in [`openapi`].
 
 mod cart_rows;
 mod carts;
@@ -11,8 +11,10 @@ mod connections;
 mod idempotency;
 mod limits;
 mod observe;
+mod order_rows;
 mod orders;
 mod outbox;
+mod outbox_rows;
 mod outcome;
 mod outcomes;
 mod problem;

@@ -1,20 +1,21 @@
-//! The way of accepted requests to `checkout.requested`.
+//! The way of accepted requests to `checkout.requested` and `orders.cancel_requested`.
 //!
 //! A thread of its own, as every stage has: it owns the producer and a connection. A request hands over its message
-//! after its transaction; what is lost on the way (a crash, a full queue) is found unpublished by the relay, which asks
+//! after its transaction; what is lost on the way (a crash, a full queue) is found in the table by the relay, which asks
 //! every second for rows older than one, oldest first, until each is acknowledged. A message may so be published
 //! twice, with one `ce_id`.
 
-use crate::STAGE;
-use crate::checkout_rows as rows;
-use crate::problem::told;
+use crate::observe::Came;
+use crate::problem::{Problem, told};
 use crate::reach::{Loop, Reach};
+use crate::{STAGE, checkout_rows, order_rows, outbox_rows as rows};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
-use waybill_spine::{BrokerError, KafkaConfig, KafkaSink, Message, Shutdown, Sink};
+use waybill_spine::{BrokerError, Emit, KafkaConfig, KafkaSink, Message, Outbound, Shutdown, Sink, system_clock};
 use waybill_store::{Store, StoreError};
+use waybill_telemetry::Waybill;
 
 /// Messages that may wait; more are left to the relay.
 const QUEUE: usize = 1_024;
@@ -24,17 +25,31 @@ const POLL: Duration = Duration::from_millis(200);
 const RELAY: Duration = Duration::from_secs(1);
 /// Rows of one look.
 const ROWS: i64 = 500;
-/// How often old keys are looked for, and how many are deleted at a time.
+/// How often old requests are looked for, and how many are deleted at a time.
 const PURGE: (Duration, i64) = (Duration::from_secs(60), 1_000);
 /// An acknowledgement that takes longer means that Kafka is away.
 const SLOW: Duration = Duration::from_secs(2);
 /// Longest wait for the database, and, on a stop, for acknowledgements.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A message to be published.
+/// A message to be published, and its place in the table.
 pub(crate) struct Entry {
-    pub order_id: String,
+    pub id: i64,
     pub message: Message,
+}
+
+/// The message of a request as it is published, now or by the relay, of the SERVER span as far as that has come; and the
+/// same encoded, as it is kept until then.
+pub(crate) fn message(came: &Came, event: &mut dyn Emit) -> Result<(Message, Vec<u8>), Problem> {
+    let mut span = came.span.clone();
+    span.end = system_clock();
+    let copy = span.publish().map_err(|error| Problem::internal(&error))?;
+    let key = event.key().to_owned();
+    // Whatever the caller says, what it asks for begins here.
+    let outbound = Outbound { stage: STAGE, key: &key, span: &span, incoming: &came.incoming, begins: true };
+    let message = outbound.message(event, &Waybill::none(), &copy).map_err(|error| Problem::internal(&error))?;
+    let kept = postcard::to_stdvec(&message).map_err(|error| Problem::internal(&error))?;
+    Ok((message, kept))
 }
 
 /// Where requests hand over their messages. Cheap to clone.
@@ -112,25 +127,18 @@ impl Relay {
     async fn unpublished(&mut self, batch: &mut Vec<Entry>) {
         let found = within(rows::unpublished(&mut self.store, RELAY, ROWS)).await;
         self.reach.set_no_database(found.is_none());
-        let there: HashSet<String> = batch.iter().map(|entry| entry.order_id.clone()).collect();
-        for (order_id, message) in found.unwrap_or_default() {
-            if there.contains(&order_id) {
-                continue;
-            }
-            match postcard::from_bytes(&message) {
-                Ok(message) => batch.push(Entry { order_id, message }),
-                Err(error) => tracing::error!(order_id, %error, "a message that cannot be read stays unpublished"),
-            }
-        }
+        let there: HashSet<i64> = batch.iter().map(|entry| entry.id).collect();
+        let missed = found.unwrap_or_default().into_iter().filter(|(id, _)| !there.contains(id));
+        batch.extend(missed.map(|(id, message)| Entry { id, message }));
     }
 
-    /// Publishes, waits for all in-sync replicas, and marks what they have.
+    /// Publishes, waits for all in-sync replicas, and forgets what they have.
     async fn publish(&mut self, batch: Vec<Entry>) -> Result<(), BrokerError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let (orders, messages): (Vec<String>, Vec<Message>) =
-            batch.into_iter().map(|entry| (entry.order_id, entry.message)).unzip();
+        let (ids, messages): (Vec<i64>, Vec<Message>) =
+            batch.into_iter().map(|entry| (entry.id, entry.message)).unzip();
         self.sink.send(&messages);
         let begun = Instant::now();
         let failed = loop {
@@ -140,7 +148,7 @@ impl Relay {
             }
             self.reach.set_unacknowledged(begun.elapsed() > SLOW);
             if self.stop.requested() && begun.elapsed() > LIMIT {
-                // The rows stay unpublished: the next start sends them.
+                // The rows stay: the next start sends them.
                 return Ok(());
             }
         };
@@ -148,8 +156,8 @@ impl Relay {
         if !failed.indexes.is_empty() {
             tracing::warn!(count = failed.indexes.len(), error = failed.error, "requests not published; tried again");
         }
-        let taken = orders.iter().enumerate().filter(|(index, _)| failed.indexes.binary_search(index).is_err());
-        let taken: Vec<&str> = taken.map(|(_, order)| order.as_str()).collect();
+        let taken = ids.iter().enumerate().filter(|(index, _)| failed.indexes.binary_search(index).is_err());
+        let taken: Vec<i64> = taken.map(|(_, id)| *id).collect();
         // Where this fails, the relay publishes them once more.
         within(rows::published(&mut self.store, &taken)).await;
         Ok(())
@@ -157,10 +165,12 @@ impl Relay {
 
     async fn purge(&mut self) {
         loop {
-            match within(rows::purge(&mut self.store, self.keep, PURGE.1)).await {
-                Some(deleted) if deleted > 0 => tracing::debug!(deleted, "old idempotency keys"),
-                _ => return,
+            let keys = within(checkout_rows::purge(&mut self.store, self.keep, PURGE.1)).await.unwrap_or(0);
+            let cancels = within(order_rows::purge(&mut self.store, self.keep, PURGE.1)).await.unwrap_or(0);
+            if keys + cancels == 0 {
+                return;
             }
+            tracing::debug!(keys, cancels, "old requests");
             self.reach.turn(Loop::Outbox);
         }
     }

@@ -4,6 +4,7 @@ use crate::problem::{Kind, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waybill_events::{CheckoutRejected, Cost, Rejection, Step};
+use waybill_store::StoreError;
 
 /// The end of a checkout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +56,24 @@ pub(crate) enum Status {
     Cancelled,
 }
 
+impl Status {
+    /// Why an order that stands so cannot be cancelled; nothing where it can.
+    pub(crate) fn refuses_to_cancel(self) -> Option<Kind> {
+        match self {
+            Status::Pending => Some(Kind::OrderPending),
+            Status::Confirmed | Status::Picked | Status::Packed => None,
+            Status::Rejected => Some(Kind::OrderRejected),
+            Status::Shipped => Some(Kind::OrderShipped),
+            Status::Cancelled => Some(Kind::OrderCancelled),
+        }
+    }
+}
+
 /// The `state` of a row of `checkouts`, as far as the gateway reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Checkout {
     pub status: Status,
+    pub customer_id: String,
     #[serde(default)]
     pub total: Option<Cost>,
     #[serde(default)]
@@ -68,9 +83,14 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
+    /// As the checkout wrote it.
+    pub(crate) fn read(state: &str) -> Result<Self, StoreError> {
+        serde_json::from_str(state).map_err(|error| sqlx::Error::Decode(error.into()).into())
+    }
+
     /// Asked for; more is not known.
-    pub(crate) fn pending() -> Self {
-        Checkout { status: Status::Pending, total: None, item_count: None, failure: None }
+    pub(crate) fn pending(customer_id: String) -> Self {
+        Checkout { status: Status::Pending, customer_id, total: None, item_count: None, failure: None }
     }
 
     /// Nothing while it runs. An order that went on its way, or was cancelled on it, was confirmed.

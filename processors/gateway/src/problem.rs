@@ -22,6 +22,10 @@ pub(crate) enum Kind {
     InProgress,
     CartFull,
     MixedCurrencies,
+    OrderPending,
+    OrderShipped,
+    OrderCancelled,
+    OrderRejected,
     TooLarge,
     MediaType,
     Invalid,
@@ -48,6 +52,10 @@ impl Kind {
             Kind::InProgress => ("in_progress", S::CONFLICT, "The first request with this key is still being answered"),
             Kind::CartFull => ("cart_full", S::CONFLICT, "The cart does not hold that much"),
             Kind::MixedCurrencies => ("mixed_currencies", S::CONFLICT, "A cart has one currency"),
+            Kind::OrderPending => ("order_pending", S::CONFLICT, "The checkout of the order has not ended yet"),
+            Kind::OrderShipped => ("order_shipped", S::CONFLICT, "The order is with its carrier already"),
+            Kind::OrderCancelled => ("order_cancelled", S::CONFLICT, "The order is cancelled already"),
+            Kind::OrderRejected => ("order_rejected", S::CONFLICT, "The checkout was rejected: there is no order"),
             Kind::TooLarge => ("too_large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
             Kind::MediaType => ("media_type", S::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
             Kind::Invalid => ("invalid", S::UNPROCESSABLE_ENTITY, "Some values are not valid"),
@@ -106,7 +114,7 @@ pub(crate) struct Problem {
     pub errors: Vec<FieldError>,
     /// The products it is about.
     pub products: Vec<String>,
-    /// The order that was to be.
+    /// The order it is about, or that was to be.
     pub order_id: Option<String>,
     /// Seconds after which another try may help.
     pub retry_after: Option<u64>,
@@ -115,7 +123,7 @@ pub(crate) struct Problem {
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
         let retry_after = match kind {
-            Kind::InProgress | Kind::Overloaded | Kind::TooMany => Some(1),
+            Kind::InProgress | Kind::OrderPending | Kind::Overloaded | Kind::TooMany => Some(1),
             Kind::Unavailable => Some(5),
             _ => None,
         };

@@ -1,14 +1,15 @@
 //! Products: what the shop sells.
 
 use crate::problem::{Kind, Problem};
-use crate::read::{Body, between, check, id};
-use crate::shop::{MoneySchema, PathOf, QueryOf, Shop};
+use crate::read::{Body, Whole, between, check, id, whole};
+use crate::shop::{PathOf, PriceSchema, QueryOf, Shop};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{Array, ArrayBuilder, ObjectBuilder, Type};
 use waybill_money::{Currency, Money};
 use waybill_store::{Connection, Store, StoreError};
 
@@ -23,27 +24,35 @@ const PAGE: (i64, i64) = (50, 200);
 #[schema(example = json!({"id": "p-1", "sku": "TEE-BLUE-M", "name": "T-shirt, blue, M", "category": "clothing",
     "price": {"amount": 1999, "currency": "EUR"}, "weightG": 180, "sizeMm": [300, 250, 20]}))]
 pub(crate) struct Product {
-    /// Its id: 1 to 64 characters of `A-Z a-z 0-9 _ . -`. In a request it may be left out; else it is the path's.
+    /// Its id: 1 to 64 characters of `A-Z a-z 0-9 _ . -`. In a request it may be empty or left out; else it is the
+    /// path's.
     #[serde(default)]
-    #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$")]
+    #[schema(pattern = "^[A-Za-z0-9_.-]{0,64}$")]
     pub id: String,
     /// The shop's article number, an id too.
     #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$")]
     pub sku: String,
-    /// What customers call it.
-    #[schema(min_length = 1, max_length = 200)]
+    /// What customers call it: no control characters, and more than white space.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub name: String,
     /// What kind of thing it is, an id too.
     #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$")]
     pub category: String,
     /// What one costs.
-    #[schema(value_type = MoneySchema)]
+    #[serde(deserialize_with = "price")]
+    #[schema(value_type = PriceSchema)]
     pub price: Money,
     /// Weight of one, g.
-    #[schema(maximum = 1_000_000)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 1_000_000)]
     pub weight_g: u32,
     /// Length, width, height of one, mm.
-    #[schema(min_items = 3, max_items = 3)]
+    #[serde(deserialize_with = "sides")]
+    #[schema(schema_with = three_sides)]
     pub size_mm: [u32; 3],
 }
 
@@ -62,6 +71,24 @@ impl Product {
     }
 }
 
+fn price<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    #[derive(Deserialize)]
+    struct Price {
+        amount: Whole<i64>,
+        currency: Currency,
+    }
+    Price::deserialize(deserializer).map(|price| Money::new(price.amount.0, price.currency))
+}
+
+fn sides<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u32; 3], D::Error> {
+    <[Whole<u32>; 3]>::deserialize(deserializer).map(|sides| sides.map(|Whole(side)| side))
+}
+
+fn three_sides() -> Array {
+    let side = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(10_000));
+    ArrayBuilder::new().items(side).min_items(Some(3)).max_items(Some(3)).build()
+}
+
 /// One page of products.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Products {
@@ -78,6 +105,7 @@ pub(crate) struct Products {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Page {
     /// The id before the first one wanted: `next` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_.-]{0,64}$")]
     after: Option<String>,
     /// Most products of the page; 50 where absent.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200)]
@@ -85,7 +113,7 @@ pub(crate) struct Page {
 }
 
 /// Puts a product, new or not.
-#[utoipa::path(put, operation_id = "putProduct", path = "/api/products/{id}", params(("id" = String, Path, description = "The product")),
+#[utoipa::path(put, operation_id = "putProduct", path = "/api/products/{id}", params(("id" = String, Path, description = "The product", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     request_body = Product,
     responses(
         (status = 200, description = "It is as the request says", body = Product),
@@ -109,7 +137,7 @@ pub(crate) async fn put(
 }
 
 /// A product.
-#[utoipa::path(get, operation_id = "getProduct", path = "/api/products/{id}", params(("id" = String, Path, description = "The product")),
+#[utoipa::path(get, operation_id = "getProduct", path = "/api/products/{id}", params(("id" = String, Path, description = "The product", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     responses((status = 200, description = "The product", body = Product), (status = 404, description = "There is none")))]
 pub(crate) async fn get(State(shop): State<Shop>, PathOf(key): PathOf<String>) -> Result<Json<Product>, Problem> {
     id("id", &key)?;

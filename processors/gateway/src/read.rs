@@ -5,7 +5,9 @@ use crate::shop::Shop;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::Number;
 use std::time::Duration;
 use waybill_events::is_id;
 
@@ -71,6 +73,28 @@ fn unfit(path: &str, message: &str) -> Problem {
     }
 }
 
+/// A whole number. `2.0` is one too: neither JSON nor its schemas tell them apart.
+#[derive(Debug)]
+pub(crate) struct Whole<T>(pub T);
+
+/// Up to here every whole number is a floating-point number of its own.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl<'de, T: TryFrom<i64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = Number::deserialize(deserializer)?;
+        let exact = |number: &f64| number.fract() == 0.0 && number.abs() < EXACT;
+        let whole = number.as_i64().or_else(|| number.as_f64().filter(exact).map(|number| number as i64));
+        let fits = whole.and_then(|whole| T::try_from(whole).ok());
+        fits.map(Whole).ok_or_else(|| D::Error::custom("not a whole number, or too large"))
+    }
+}
+
+/// For fields that are whole numbers.
+pub(crate) fn whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Whole::deserialize(deserializer).map(|Whole(number)| number)
+}
+
 /// An id, as all of Waybill knows them.
 pub(crate) fn id(field: &str, text: &str) -> Result<(), Problem> {
     check(field, is_id(text), "must be 1 to 64 characters of A-Z a-z 0-9 _ . -")
@@ -102,6 +126,21 @@ mod tests {
     struct Inner {
         #[expect(dead_code, reason = "read by nobody")]
         count: u32,
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, expected) in [("2", Some(2)), ("2.0", Some(2)), ("20e1", Some(200)), ("-0.0", Some(0))] {
+            assert_eq!(serde_json::from_str::<Whole<u32>>(text).ok().map(|w| w.0), expected, "{text}");
+        }
+        for text in ["1.5", "-1", "-1.0", "4294967296", "4294967296.0", "1e300", "\"1\"", "null"] {
+            assert!(serde_json::from_str::<Whole<u32>>(text).is_err(), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Whole<i64>>("9007199254740993").unwrap().0, 9_007_199_254_740_993);
+        assert!(
+            serde_json::from_str::<Whole<i64>>("9007199254740993.0").is_err(),
+            "nobody knows which number that was"
+        );
     }
 
     #[test]

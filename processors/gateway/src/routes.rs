@@ -1,7 +1,7 @@
 //! The routes, and the OpenAPI document that is made from them.
 
 use crate::problem::{Kind, PROBLEM_JSON, Problem, ProblemDocument};
-use crate::shop::{MoneySchema, Shop};
+use crate::shop::{MoneySchema, PriceSchema, Shop};
 use crate::{carts, checkout, observe, orders, products};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -50,11 +50,12 @@ fn described() -> (Router<Shop>, OpenApi) {
         .routes(routes!(carts::get))
         .routes(routes!(carts::put_line, carts::delete_line))
         .routes(routes!(checkout::post))
-        .routes(routes!(orders::get))
+        .routes(routes!(orders::get, orders::delete))
         .routes(routes!(document))
         .split_for_parts();
     let components = document.components.get_or_insert_default();
     let mut schemas = vec![(MoneySchema::name().into_owned(), MoneySchema::schema())];
+    schemas.push((PriceSchema::name().into_owned(), PriceSchema::schema()));
     schemas.push((ProblemDocument::name().into_owned(), ProblemDocument::schema()));
     ProblemDocument::schemas(&mut schemas);
     components.schemas.extend(schemas);
@@ -81,11 +82,11 @@ fn complete(operation: &mut Operation) {
     }
     if operation.request_body.is_some() {
         shared.extend([
-            ("400", "`malformed` JSON, or, of a checkout, no valid Idempotency-Key (`idempotency_key`)"),
+            ("400", "`malformed` JSON, or an `idempotency_key` that is not valid, or missing from a checkout"),
             ("408", "The body did not come in time"),
             ("413", "The body is too large"),
             ("415", "The body is not application/json"),
-            ("422", "Values that are `invalid`, or, of a checkout, `key_reused` or `no_such_cart`"),
+            ("422", "Values that are `invalid`, `key_reused`, or, of a checkout, `no_such_cart`"),
         ]);
     }
     let responses = &mut operation.responses.responses;

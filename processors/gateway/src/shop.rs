@@ -15,6 +15,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Type};
+use waybill_money::Currency;
 
 /// The state of the routes. Cheap to clone.
 #[derive(Clone)]
@@ -70,8 +72,31 @@ impl<T: DeserializeOwned> FromRequestParts<Shop> for QueryOf<T> {
 #[expect(dead_code, reason = "read by the macro alone")]
 pub(crate) struct MoneySchema {
     /// In the currency's minor units: cents for EUR, yen for JPY.
+    #[schema(minimum = 0)]
     amount: i64,
     /// ISO 4217.
-    #[schema(pattern = "^[A-Z]{3}$")]
+    #[schema(schema_with = currency)]
     currency: String,
+}
+
+/// What one piece costs, in the OpenAPI document.
+#[derive(ToSchema)]
+#[schema(as = Price)]
+#[expect(dead_code, reason = "read by the macro alone")]
+pub(crate) struct PriceSchema {
+    /// In the currency's minor units: cents for EUR, yen for JPY.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
+    amount: i64,
+    /// ISO 4217.
+    #[schema(schema_with = currency)]
+    currency: String,
+}
+
+/// All codes there are.
+fn currency() -> Object {
+    let letters = || 'A'..='Z';
+    let codes =
+        letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
+    let codes = codes.filter(|code| Currency::from_code(code).is_some());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)).build()
 }

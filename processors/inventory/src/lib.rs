@@ -13,6 +13,7 @@
 //! - Every committed change of what is available leaves one [`Level`], to be told to others.
 
 mod answers;
+mod categories;
 mod ledger;
 mod levels;
 mod rows;

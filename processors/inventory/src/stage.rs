@@ -5,6 +5,7 @@
 //! an adjustment, and a short or cancelled order, is booked once, in the transaction that keeps it.
 
 use crate::answers::{Adjusted, Adjustment, Lines};
+use crate::categories;
 use crate::ledger::Ledger;
 use crate::levels::{self, Level};
 use crate::stock;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use opentelemetry::KeyValue;
 use serde::{Deserialize, Serialize};
 use waybill_events::{OrderCancelled, OrderShort, StockAdjustment, StockLevel};
-use waybill_spine::{BareEvent, Decision, Details, Event, Input, NoCall, Outcome, Refusal, Shared, Stage, Work};
+use waybill_spine::{BareEvent, Decision, Details, Event, Gauge, Input, NoCall, Outcome, Refusal, Shared, Stage, Work};
 use waybill_store::{StoreError, Table, Tx};
 use waybill_telemetry::Waybill;
 
@@ -122,6 +123,12 @@ impl Stage for Inventory {
     const SPAN: &'static str = "inventory.adjust";
     const TABLE: Table = Table("stock_moves");
     const CHORES: bool = true;
+    const GAUGE: Option<Gauge> = Some(Gauge {
+        name: "inventory.stock_level",
+        unit: "{piece}",
+        about: "Pieces available",
+        attribute: "product.category",
+    });
 
     type Event = Change;
     type State = Booked;
@@ -145,6 +152,10 @@ impl Stage for Inventory {
 
     async fn tend(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         stock::expire(tx, SWEEP).await.map(drop)
+    }
+
+    async fn gauge(&self, tx: &mut Tx<'_>) -> Result<Vec<(String, i64)>, StoreError> {
+        categories::available(tx).await
     }
 
     async fn outbox(&self, tx: &mut Tx<'_>, most: i64) -> Result<Vec<BareEvent>, StoreError> {

@@ -172,10 +172,12 @@ async fn a_reset_after_the_charge_is_repeated_and_charges_once() {
 async fn a_charge_goes_on_when_its_caller_has_left() {
     let simulator = Simulator::start(SimulatorSettings::default()).await;
     let provider = stripe_within(&simulator.url, Duration::from_millis(300));
-    let first = provider.charge(&charge("pm_slow", "1")).await.answer;
-    assert!(matches!(first, Charged::Unknown { .. }), "{first:?}");
-    charge_id(settled(&provider, "pm_slow", "1").await);
-    assert_eq!(simulator.ledger().await.charges.len(), 1);
+    for (method, key) in [("pm_slow", "1"), ("pm_slow_1", "2")] {
+        let first = provider.charge(&charge(method, key)).await.answer;
+        assert!(matches!(first, Charged::Unknown { .. }), "{method}: {first:?}");
+        charge_id(settled(&provider, method, key).await);
+    }
+    assert_eq!(simulator.ledger().await.charges.len(), 2);
 }
 
 #[tokio::test]

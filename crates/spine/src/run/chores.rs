@@ -1,6 +1,7 @@
 //! Chores: what a stage does between batches, no record asking for it.
 //!
 //! - *What the clock asks for*, once a second, in a transaction ([`Stage::tend`]).
+//! - *What the gauge tells*, twice a minute ([`Stage::gauge`]).
 //! - *The outbox*: rows are read, published, acknowledged, and only then forgotten. A crash between publishes them again,
 //!   as the same bytes under the same ids. One process relays at a time, under a lock of the database that ends with its
 //!   connection, and reads the rows anew under it: whoever relays, they go out in their order.
@@ -9,6 +10,7 @@ use super::{Runner, StageError};
 use crate::broker::{Sink, Source};
 use crate::envelope::BareEvent;
 use crate::failpoint::Failpoint;
+use crate::gauge::{EVERY, Readings};
 use crate::record::Message;
 use crate::stage::Stage;
 use std::time::{Duration, Instant};
@@ -25,11 +27,14 @@ const MOST: i64 = 500;
 pub(super) struct Chores {
     next_tend: Instant,
     next_look: Instant,
+    /// Of the stage's gauge, if it has one.
+    readings: Option<Readings>,
+    next_reading: Instant,
 }
 
 impl Chores {
-    pub(super) fn new(now: Instant) -> Self {
-        Chores { next_tend: now, next_look: now }
+    pub(super) fn new(now: Instant, readings: Option<Readings>) -> Self {
+        Chores { next_tend: now, next_look: now, readings, next_reading: now }
     }
 
     /// A batch may have added to the outbox: it is looked at as soon as the batch is done.
@@ -60,6 +65,17 @@ fn due(next: &mut Instant, every: Duration) -> bool {
 impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     /// What the clock asks for, then the outbox: what is tended to may add to it.
     pub(super) async fn chores(&mut self) -> Result<(), StageError> {
+        if let Some(readings) = &self.chores.readings
+            && due(&mut self.chores.next_reading, EVERY)
+        {
+            match read(&self.desk.stage, &mut self.store).await {
+                Ok(values) => readings.set(values),
+                Err(error) => self.pause("the gauge", error).await?,
+            }
+        }
+        if !S::CHORES {
+            return Ok(());
+        }
         if self.chores.tends() {
             match tend(&self.desk.stage, &mut self.store).await {
                 // Somebody else was first: the next time comes soon.
@@ -99,6 +115,13 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     }
 }
 
+async fn read<S: Stage>(stage: &S, store: &mut Store) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut tx = store.begin().await?;
+    let values = stage.gauge(&mut tx).await?;
+    tx.commit().await?;
+    Ok(values)
+}
+
 async fn tend<S: Stage>(stage: &S, store: &mut Store) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     stage.tend(&mut tx).await?;
@@ -121,8 +144,9 @@ async fn outbox<S: Stage>(stage: &S, store: &mut Store) -> Result<Vec<BareEvent>
     Ok(rows)
 }
 
+/// Rows that come back are published again, under the same ids.
 async fn forget<S: Stage>(stage: &S, store: &mut Store, rows: &[BareEvent]) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_unsynced().await?;
     stage.forget(&mut tx, rows).await?;
     tx.commit().await?;
     store.unlock_outbox(S::NAME).await

@@ -5,4 +5,5 @@
 
 mod ends;
 mod faults;
+mod on_call;
 mod world;

@@ -106,16 +106,20 @@ impl World {
         self.simulator = Some(tokio::spawn(serving).abort_handle());
     }
 
-    pub fn start(&self) -> Running {
-        let telemetry = Telemetry::start(&TelemetryConfig::silent("checkout")).unwrap();
+    /// What charges and refunds are made with.
+    pub fn payments(&self) -> Payments {
         let settings = Settings {
             base_url: format!("http://{}", self.provider),
             secret_key: Some("sk_test_1".into()),
             timeout: Duration::from_secs(10),
             ..Settings::default()
         };
-        let runtime = Handle::current();
-        let means = Payments::new(Stripe::new(&settings).unwrap(), self.store.another(), &runtime);
+        Payments::new(Stripe::new(&settings).unwrap(), self.store.another(), &Handle::current())
+    }
+
+    pub fn start(&self) -> Running {
+        let telemetry = Telemetry::start(&TelemetryConfig::silent("checkout")).unwrap();
+        let (runtime, means) = (Handle::current(), self.payments());
         let shutdown = Shutdown::default();
         let runner = Runner::new(
             Checkout::default(),
@@ -256,6 +260,39 @@ impl World {
             }
         })
         .await;
+    }
+
+    /// Waits until a record waits that no process has in hand, and lets it wait for an hour more.
+    pub async fn postpone(&mut self) {
+        let sql = match &self.store {
+            Store::Postgres(_) => {
+                "with later as (update parked set due_at = now() + interval '1 h' where leased_until <= now() returning 1)
+                 select count(*) from later"
+            }
+            Store::Sqlite(_) => "update parked set due_at = unixepoch() + 3600 where leased_until <= unixepoch('subsec')
+                                 returning 1",
+        };
+        let mut other = self.store.another();
+        eventually("a record waits", LIMIT, async || {
+            let mut tx = other.begin().await.map_err(|e| e.to_string())?;
+            let postponed: Option<i64> = match tx.connection() {
+                Connection::Postgres(c) => sqlx::query_scalar(sql).fetch_optional(c).await.unwrap(),
+                Connection::Sqlite(c) => sqlx::query_scalar(sql).fetch_optional(c).await.unwrap(),
+            };
+            tx.commit().await.map_err(|e| e.to_string())?;
+            if postponed.unwrap_or(0) == 1 { Ok(()) } else { Err("none".to_owned()) }
+        })
+        .await;
+    }
+
+    /// Changes one field of a checkout's state, as its stage would.
+    pub async fn set(&mut self, order: &str, field: &str, value: &Value) {
+        let set = match &self.store {
+            Store::Postgres(_) => format!("jsonb_set(state, '{{{field}}}', '{value}')"),
+            Store::Sqlite(_) => format!("json_set(state, '$.{field}', json('{value}'))"),
+        };
+        let sql = format!("update checkouts set state = {set}, version = version + 1 where key = '{order}'");
+        self.execute(&sql).await;
     }
 
     /// As if whoever holds parked records had died some time ago.

@@ -85,6 +85,9 @@ async fn values_that_are_not_valid_are_named(world: World) {
         (checkout("paymentMethodId", 4_242_424_242_424_242_u64.into()), "paymentMethodId"),
         (checkout("cvc", "123".into()), "cvc"),
         (("GET", "/api/orders/%F0%9F%92%A5".to_owned(), Value::Null), "id"),
+        (("DELETE", "/api/orders/a%20b?userId=c-1".to_owned(), Value::Null), "id"),
+        (("DELETE", "/api/orders/o-1".to_owned(), Value::Null), "userId"),
+        (("DELETE", "/api/orders/o-1?userId=c%201".to_owned(), Value::Null), "userId"),
     ];
     for field in ["cartId", "userId", "paymentMethodId"] {
         table.push((("POST", "/api/checkout".to_owned(), without(crate::played::body("k-1"), field)), field));

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+mod cancel;
 mod checkout;
 mod client;
 mod crash;

@@ -41,7 +41,9 @@ impl Ground {
 
     /// The order of a key, once its request is published.
     pub async fn order_of(&self, key: &str) -> String {
-        let sql = format!("select order_id from checkout_requests where key = '{key}' and published_at is not null");
+        let sql = format!(
+            "select order_id from checkout_requests where key = '{key}' and not exists (select 1 from gateway_outbox)"
+        );
         eventually("the request is published", LIMIT, async || {
             self.column(&sql).await.pop().ok_or_else(|| "it is not".to_owned())
         })
@@ -83,7 +85,12 @@ impl Ground {
 
     /// The requests of an order that were published.
     pub async fn requested(&self, order_id: &str) -> Vec<Rec> {
-        let records = read_topic(&self.bootstrap, &self.scope.topic("checkout.requested")).unwrap();
+        self.published("checkout.requested", order_id)
+    }
+
+    /// What was published of an order.
+    pub fn published(&self, topic: &str, order_id: &str) -> Vec<Rec> {
+        let records = read_topic(&self.bootstrap, &self.scope.topic(topic)).unwrap();
         records.into_iter().filter(|record| record.key_str() == Some(order_id)).collect()
     }
 }

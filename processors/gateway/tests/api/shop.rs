@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 on_both! {
     products_are_put_found_and_paged;
+    a_cart_that_is_made_again_with_its_key_is_the_same_cart;
     a_cart_remembers_prices_and_sums_them;
     a_cart_has_bounds_and_one_currency;
 }
@@ -31,6 +32,9 @@ async fn products_are_put_found_and_paged(world: World) {
     }
     let mut changed = product(2_499, "EUR");
     changed["id"] = "p-1".into();
+    // As a client writes it that knows floating-point numbers only.
+    changed["price"]["amount"] = 2_499.0.into();
+    changed["sizeMm"] = json!([300.0, 250, 20]);
     let put = world.client.put("/api/products/p-1", &changed).await;
     let got = world.client.get("/api/products/p-1").await;
     assert_eq!((put.status, got.status, &got.body), (200, 200, &put.body));
@@ -51,6 +55,28 @@ async fn products_are_put_found_and_paged(world: World) {
     assert_eq!(world.client.get("/api/products").await.body["products"].as_array().unwrap().len(), 5);
     let none = world.client.get("/api/products/none").await;
     assert_eq!((none.status, none.problem()), (404, "not_found"));
+    world.stop().await;
+}
+
+async fn a_cart_that_is_made_again_with_its_key_is_the_same_cart(world: World) {
+    let make = async |key: &str, user: &str, country: &str| {
+        let body = json!({"userId": user, "country": country, "service": "express"});
+        world.client.send("POST", "/api/carts", &[("idempotency-key", key)], &body.to_string()).await
+    };
+    let made = make("k-1", "c-1", "DE").await;
+    world.client.put("/api/products/p-1", &product(500, "EUR")).await;
+    let line = format!("/api/carts/{}/lines/p-1", made.text("cartId"));
+    assert_eq!(world.client.put(&line, &json!({"quantity": 2})).await.status, 200);
+    let again = make("\"k-1\"", "c-1", "DE").await;
+    assert_eq!((again.status, &again.body, again.header("location")), (201, &made.body, made.header("location")));
+    let cart = world.client.get(again.header("location").unwrap()).await;
+    assert_eq!(cart.body["lines"].as_array().unwrap().len(), 1, "it keeps what is in it");
+    let other = make("k-1", "c-1", "AT").await;
+    assert_eq!((other.status, other.problem()), (422, "key_reused"));
+    assert_ne!(make("k-1", "c-2", "DE").await.body, made.body, "a key is its user's");
+    assert_ne!(make("k-2", "c-1", "DE").await.body, made.body);
+    let bad = make("", "c-1", "DE").await;
+    assert_eq!((bad.status, bad.problem()), (400, "idempotency_key"));
     world.stop().await;
 }
 

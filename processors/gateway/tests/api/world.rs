@@ -64,7 +64,8 @@ impl Ground {
 
     pub async fn at(bootstrap: &str, url: &str, name: &str) -> Self {
         let scope = Scope::new(bootstrap, name);
-        let topics = [("checkout.requested", 3), ("checkout.completed", 3), ("checkout.rejected", 3)];
+        let topics = ["checkout.requested", "checkout.completed", "checkout.rejected", "orders.cancel_requested"];
+        let topics = topics.map(|topic| (topic, 3));
         scope.create_topics(&topics).await.unwrap();
         let mut store = Store::open(url).await.unwrap();
         store.migrate().await.unwrap();

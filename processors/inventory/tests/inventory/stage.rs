@@ -5,6 +5,7 @@ use std::time::Duration;
 use waybill_events::{AdjustmentReason, OrderCancelled, OrderShort, ShortLine, StockAdjustment};
 use waybill_inventory::{Booked, Change, Inventory, Ledger};
 use waybill_spine::{Input as _, Outcome, Shared, Stage, Work};
+use waybill_store::Connection;
 use waybill_telemetry::Waybill;
 
 on_both! {
@@ -14,6 +15,7 @@ on_both! {
     an_adjustment_never_has_the_subject_of_an_order => subjects;
     levels_are_told_in_order_until_they_are_forgotten => told;
     reservations_whose_time_is_over_are_released_by_the_clock => swept;
+    what_is_available_is_told_by_category => told_by_category;
 }
 
 fn adjustment(id: &str, product_id: &str, delta: i64) -> Change {
@@ -130,4 +132,26 @@ async fn swept(shop: Shop) {
     Inventory.tend(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(shop.counts("a").await, [4, 1, 0, 0]);
+}
+
+async fn told_by_category(mut shop: Shop) {
+    let mut tx = shop.0.begin().await.unwrap();
+    assert_eq!(Inventory.gauge(&mut tx).await.unwrap(), vec![], "nothing is in stock yet");
+    for (id, category) in [("a", "mugs"), ("b", "mugs"), ("c", "posters"), ("never-in-stock", "prints")] {
+        let sql = format!("insert into products values ('{id}', 's', 'A thing', '{category}', 1, 'EUR', 1, 1, 1, 1)");
+        let sql = sqlx::AssertSqlSafe(sql);
+        match tx.connection() {
+            Connection::Postgres(connection) => drop(sqlx::query(sql).execute(connection).await.unwrap()),
+            Connection::Sqlite(connection) => drop(sqlx::query(sql).execute(connection).await.unwrap()),
+        }
+    }
+    tx.commit().await.unwrap();
+    let mut shop = shop.with(&[("a", 5), ("b", 7), ("c", 1), ("not-listed", 4)]).await;
+    sold(&mut shop, "o-1", "a", 2).await;
+    shop.order("o-2", &[("c", 1)], HOUR).await;
+    let mut tx = shop.0.begin().await.unwrap();
+    let told = Inventory.gauge(&mut tx).await.unwrap();
+    let told: Vec<(&str, i64)> = told.iter().map(|(category, pieces)| (category.as_str(), *pieces)).collect();
+    assert_eq!(told, [("mugs", 10), ("posters", 0), ("unknown", 4)]);
+    tx.commit().await.unwrap();
 }

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 /// An answer.
 #[derive(Debug)]
 pub struct Answer {
+    /// The status.
     pub status: u16,
+    /// Its JSON; null where it is none.
     pub body: Value,
 }
 

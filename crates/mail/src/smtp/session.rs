@@ -1,0 +1,180 @@
+//! One connection to the server, and a mail on it.
+
+use super::answer::{Failed, Fault, Reply, Step, root};
+use super::tls::{Implicit, start_tls};
+use crate::message::Message;
+use crate::settings::{Security, Server, Settings, SettingsError};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Quit, Rcpt, Rset};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::Response;
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt::Display;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+type Smtp<T> = Result<T, lettre::transport::smtp::Error>;
+
+/// When TLS begins, with what it needs.
+enum Tls {
+    AtOnce(Implicit),
+    AfterGreeting(TlsParameters),
+    Never,
+}
+
+/// Opens sessions.
+pub(super) struct Dialer {
+    server: Server,
+    tls: Tls,
+    hello: ClientId,
+    credentials: Option<(String, SecretString)>,
+    limit: Duration,
+}
+
+impl Dialer {
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let server = settings.server()?;
+        let tls = match server.security {
+            Security::Implicit => Tls::AtOnce(Implicit::new(settings, &server)?),
+            Security::StartTls => Tls::AfterGreeting(start_tls(settings, &server)?),
+            Security::None => Tls::Never,
+        };
+        if settings.timeout.is_zero() {
+            return Err(SettingsError::Timeout);
+        }
+        let hello = ClientId::Domain(settings.sender()?.address.domain().to_owned());
+        Ok(Dialer { server, tls, hello, credentials: settings.credentials()?, limit: settings.timeout })
+    }
+
+    /// Connects, encrypts, greets, logs in: whatever fails here, no mail has been named.
+    pub async fn open(&self) -> Result<Session, Failed> {
+        let limit = self.limit;
+        let tcp = TcpStream::connect((self.server.host.as_str(), self.server.port));
+        let tcp = within(limit, Step::Connect, tcp).await?.map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
+        tcp.set_nodelay(true).map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
+        let stream: Box<dyn AsyncTokioStream> = match &self.tls {
+            Tls::AtOnce(tls) => {
+                let stream = within(limit, Step::Tls, tls.connect(tcp)).await?;
+                stream.map_err(|e| Failed::silence(Step::Tls, root(&e)))?
+            }
+            Tls::AfterGreeting(_) | Tls::Never => Box::new(tcp),
+        };
+        let connect = AsyncSmtpConnection::connect_with_transport(stream, &self.hello);
+        let mut connection = smtp(limit, Step::Greeting, connect).await?;
+        if let Tls::AfterGreeting(tls) = &self.tls {
+            smtp(limit, Step::StartTls, connection.starttls(tls.clone(), &self.hello)).await?;
+        }
+        // Asked once more: the library does not tell of this extension.
+        let offers = smtp(limit, Step::Greeting, connection.command(Ehlo::new(self.hello.clone()))).await?;
+        let pipelining = offers.message().any(|line| line.trim().eq_ignore_ascii_case("PIPELINING"));
+        if let Some((user, password)) = &self.credentials {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            let mechanisms = [Mechanism::Plain, Mechanism::Login];
+            smtp(limit, Step::Auth, connection.auth(&mechanisms, &credentials)).await?;
+        }
+        Ok(Session { connection, pipelining, limit, spent: false })
+    }
+}
+
+/// An open connection between two mails.
+pub(super) struct Session {
+    connection: AsyncSmtpConnection,
+    pipelining: bool,
+    limit: Duration,
+    /// No further command makes sense.
+    spent: bool,
+}
+
+impl Session {
+    /// Sends a mail. After an error the session is good for another one if [`Session::reset`] says so.
+    pub async fn deliver(&mut self, message: &Message) -> Result<Reply, Failed> {
+        let mail = Mail::new(Some(message.from.lettre()), Vec::new());
+        let rcpt = Rcpt::new(message.to.lettre(), Vec::new());
+        if self.pipelining {
+            self.envelope_at_once(format!("{mail}{rcpt}{Data}")).await?;
+        } else {
+            self.ask(Step::Mail, mail).await?;
+            self.ask(Step::Rcpt, rcpt).await?;
+            self.ask(Step::Data, Data).await?;
+        }
+        self.text(message.bytes()).await
+    }
+
+    /// Three commands in one packet (RFC 2920), each with a reply. All are read before the first refusal counts, or a later
+    /// command would get what is left.
+    async fn envelope_at_once(&mut self, commands: String) -> Result<(), Failed> {
+        let mut refused = None;
+        for step in [Step::Mail, Step::Rcpt, Step::Data] {
+            let reply = match step {
+                Step::Mail => smtp(self.limit, step, self.connection.command(&commands)).await,
+                _ => smtp(self.limit, step, self.connection.read_response()).await,
+            };
+            match reply.and_then(|response| expected(step, &response)) {
+                // The server now waits for the text of a mail that it has refused.
+                Ok(_) if step == Step::Data && refused.is_some() => self.spent = true,
+                Ok(_) => {}
+                Err(failed) if matches!(failed.fault, Fault::Reply(..)) => refused = refused.or(Some(failed)),
+                // A refusal stands, although the server hangs up after it.
+                Err(failed) => {
+                    self.spent = true;
+                    return Err(refused.unwrap_or(failed));
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Hands over the text, then the final dot. The library asks for a further part after each that it has written out, and
+    /// writes the dot when there is none: so, until it asks, the server cannot have the mail.
+    async fn text(&mut self, text: &[u8]) -> Result<Reply, Failed> {
+        let mut dot = false;
+        let end = std::iter::from_fn(|| {
+            dot = true;
+            None
+        });
+        let parts = std::iter::once(text).chain(end);
+        let reply = timeout(self.limit, self.connection.message_iter(parts)).await;
+        let step = if dot { Step::End } else { Step::Text };
+        match reply {
+            Ok(Ok(response)) => expected(step, &response),
+            Ok(Err(error)) => Err(Failed::smtp(step, &error)),
+            Err(_) => Err(late(self.limit, step)),
+        }
+    }
+
+    async fn ask(&mut self, step: Step, command: impl Display) -> Result<Reply, Failed> {
+        let response = smtp(self.limit, step, self.connection.command(command)).await?;
+        expected(step, &response)
+    }
+
+    /// Forgets a mail that was refused half-way; whether the session can go on.
+    pub async fn reset(&mut self) -> bool {
+        !self.spent && self.ask(Step::Mail, Rset).await.is_ok_and(|reply| reply.code == 250)
+    }
+
+    /// Says goodbye; a server that does not answer has heard it all the same.
+    pub async fn quit(mut self) {
+        let _ = timeout(self.limit, self.connection.command(Quit)).await;
+    }
+}
+
+/// A positive reply of the wrong kind is one to something else: whose, nobody knows.
+fn expected(step: Step, response: &Response) -> Result<Reply, Failed> {
+    let reply = Reply::new(response.code().into(), response.first_line().unwrap_or_default());
+    let fits = if step == Step::Data { reply.code == 354 } else { reply.code / 100 == 2 };
+    if fits { Ok(reply) } else { Err(Failed::silence(step, format_args!("{reply} is out of turn"))) }
+}
+
+async fn smtp<T>(limit: Duration, step: Step, work: impl Future<Output = Smtp<T>>) -> Result<T, Failed> {
+    within(limit, step, work).await?.map_err(|error| Failed::smtp(step, &error))
+}
+
+async fn within<T>(limit: Duration, step: Step, work: impl Future<Output = T>) -> Result<T, Failed> {
+    timeout(limit, work).await.map_err(|_| late(limit, step))
+}
+
+fn late(limit: Duration, step: Step) -> Failed {
+    Failed::silence(step, format_args!("no answer within {limit:?}"))
+}

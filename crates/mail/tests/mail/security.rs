@@ -1,0 +1,131 @@
+//! TLS and passwords.
+
+use crate::{LONG, mail, settings};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::path::PathBuf;
+use tempfile::TempDir;
+use waybill_harness::MailServer;
+use waybill_mail::{Answer, Settings, Smtp};
+
+/// An authority, and what it has signed, in files.
+struct Certificates {
+    folder: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        Certificates { folder, authority }
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A certificate for `name` that was valid until the end of `year`, and its key.
+    fn sign(&self, name: &str, year: i32) -> [String; 2] {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        [("crt", certificate.pem()), ("key", key.serialize_pem())].map(|(ending, text)| {
+            let path = self.folder.path().join(format!("{name}-{year}.{ending}"));
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        })
+    }
+
+    async fn server(&self, tls: &str, name: &str, year: i32, more: &[&str]) -> Option<MailServer> {
+        let [certificate, key] = self.sign(name, year);
+        let args = ["--tls", tls, "--certificate", &certificate, "--key", &key];
+        MailServer::start(&[&args[..], more].concat()).await
+    }
+
+    fn settings(&self, scheme: &str, server: &MailServer) -> Settings {
+        Settings { ca_file: Some(self.authority()), ..settings(&format!("{scheme}://{}", server.address())) }
+    }
+}
+
+const WAYS: [(&str, &str); 2] = [("starttls", "smtp+starttls"), ("implicit", "smtps")];
+
+async fn send(settings: &Settings) -> Answer {
+    Smtp::new(settings).unwrap().send(&mail("ada")).await
+}
+
+fn later(answer: Answer) -> String {
+    let Answer::Later { why, .. } = answer else { panic!("{answer:?}") };
+    why
+}
+
+#[tokio::test]
+async fn a_mail_goes_over_tls_in_both_ways_with_a_password() {
+    let certificates = Certificates::new();
+    for (tls, scheme) in WAYS {
+        let more = ["--user", "shop", "--password", "correct horse"];
+        let Some(server) = certificates.server(tls, "127.0.0.1", 2090, &more).await else { return };
+        let settings = Settings {
+            user: Some("shop".to_owned()),
+            password: Some("correct horse".into()),
+            ..certificates.settings(scheme, &server)
+        };
+        let smtp = Smtp::new(&settings).unwrap();
+        for _ in 0..2 {
+            let answer = smtp.send(&mail("ada")).await;
+            assert!(matches!(answer, Answer::Sent { .. }), "{scheme}: {answer:?}");
+        }
+        let arrived = server.arrived().unwrap();
+        assert!(arrived.iter().all(|mail| mail.tls && mail.user == "shop"), "{arrived:?}");
+        assert_eq!(arrived[1].nth, 2, "one connection");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_later_and_never_printed() {
+    let certificates = Certificates::new();
+    let more = ["--user", "shop", "--password", "correct horse"];
+    let Some(server) = certificates.server("starttls", "127.0.0.1", 2090, &more).await else { return };
+    let missing = certificates.settings("smtp+starttls", &server);
+    let wrong = Settings { user: Some("shop".to_owned()), password: Some("canary".into()), ..missing.clone() };
+    let answer = send(&wrong).await;
+    assert!(!format!("{answer:?} {wrong:?}").contains("canary"));
+    assert_eq!(later(answer), "AUTH: 535 5.7.8");
+    assert_eq!(later(send(&missing).await), "MAIL: 530 5.7.0");
+    assert_eq!(server.arrived().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_expired_unknown_or_of_another_name_is_not_trusted() {
+    let certificates = Certificates::new();
+    for (tls, scheme) in WAYS {
+        let step = if tls == "implicit" { "the TLS handshake: " } else { "STARTTLS: " };
+        for (name, year, word) in [("127.0.0.1", 2020, "expired"), ("mail.example.org", 2090, "not valid for name")] {
+            let Some(server) = certificates.server(tls, name, year, &[]).await else { return };
+            let why = later(send(&certificates.settings(scheme, &server)).await);
+            assert!(why.starts_with(step) && why.contains(word), "{why}");
+        }
+        let Some(server) = certificates.server(tls, "127.0.0.1", 2090, &[]).await else { return };
+        let why = later(send(&Settings { ca_file: None, ..certificates.settings(scheme, &server) }).await);
+        assert!(why.starts_with(step) && why.contains("UnknownIssuer"), "{why}");
+        assert_eq!(server.arrived().unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn without_the_tls_that_was_asked_for_nothing_is_sent() {
+    let certificates = Certificates::new();
+    let Some(server) = MailServer::start(&[]).await else { return };
+    let user = Settings { user: Some("shop".to_owned()), password: Some("canary".into()), ..settings("") };
+    for (_, scheme) in WAYS {
+        let settings = Settings { timeout: LONG, ..certificates.settings(scheme, &server) };
+        let settings = Settings { user: user.user.clone(), password: user.password.clone(), ..settings };
+        let why = later(send(&settings).await);
+        assert!(why.starts_with("STARTTLS: ") || why.starts_with("the TLS handshake: "), "{why}");
+    }
+    assert_eq!(server.arrived().unwrap().len(), 0);
+}

@@ -1,0 +1,3 @@
+//! Runs in which everything that can fail, fails.
+
+pub mod checkouts;
