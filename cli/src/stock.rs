@@ -6,6 +6,7 @@ use crate::{catalogue, kafka, produce};
 use clap::Args as ClapArgs;
 use waybill_events::{AdjustmentReason, MAX_DELTA, StockAdjustment, is_id};
 use waybill_spine::{BareEvent, Event, KafkaSink, Message, event_id, system_clock};
+use waybill_telemetry::Waybill;
 
 /// Who writes adjustments: whoever has goods, and that is nobody of ours.
 const OWNER: &str = "external";
@@ -77,7 +78,7 @@ fn adjustment(args: &Args, number: u64) -> StockAdjustment {
 
 fn message(adjustment: StockAdjustment) -> serde_json::Result<Message> {
     let subject = adjustment.adjustment_id.clone();
-    BareEvent { event: Box::new(adjustment), subject, time: system_clock() }.message(OWNER)
+    BareEvent { event: Box::new(adjustment), subject, time: system_clock(), waybill: Waybill::none() }.message(OWNER)
 }
 
 /// Goods received, so many pieces of each product, as the demo books them in.

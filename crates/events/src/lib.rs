@@ -2,12 +2,16 @@
 
 mod cancellation;
 mod checkout;
+mod notifications;
 mod orders;
 mod rules;
 mod stock;
 
 pub use cancellation::{CancelRequested, OrderCancelled};
 pub use checkout::{CheckoutCompleted, CheckoutRejected, CheckoutRequested, Rejection, Step};
+pub use notifications::{
+    Batch, EmailBatch, EmailResults, MAX_BATCH, PushBatch, PushResults, Restocked, Results, Tell, Told,
+};
 pub use orders::{
     BinTake, Cost, Line, OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, Parcel, ParcelItem,
     PickedLine, Service, ShippedParcel, ShortLine,

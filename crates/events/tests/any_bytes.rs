@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use waybill_events::{
-    CancelRequested, OrderCancelled, OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, StockAdjustment,
-    StockLevel,
+    CancelRequested, EmailBatch, EmailResults, OrderCancelled, OrderPacked, OrderPicked, OrderPlaced, OrderShipped,
+    OrderShort, Restocked, StockAdjustment, StockLevel,
 };
 use waybill_spine::Event;
 
@@ -30,6 +30,9 @@ fn read_all(bytes: &[u8]) {
     read::<OrderCancelled>(bytes);
     read::<StockAdjustment>(bytes);
     read::<StockLevel>(bytes);
+    read::<Restocked>(bytes);
+    read::<EmailBatch>(bytes);
+    read::<EmailResults>(bytes);
 }
 
 proptest! {

@@ -6,8 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use waybill_events::{
-    CancelRequested, CheckoutCompleted, CheckoutRejected, CheckoutRequested, OrderCancelled, OrderPacked, OrderPicked,
-    OrderPlaced, OrderShipped, OrderShort, StockAdjustment, StockLevel,
+    CancelRequested, CheckoutCompleted, CheckoutRejected, CheckoutRequested, EmailBatch, EmailResults, OrderCancelled,
+    OrderPacked, OrderPicked, OrderPlaced, OrderShipped, OrderShort, PushBatch, PushResults, Restocked,
+    StockAdjustment, StockLevel,
 };
 use waybill_spine::Event;
 use waybill_topics::Catalogue;
@@ -55,6 +56,11 @@ fn every_event_is_tied_to_its_topic_schema_and_examples() {
         tie::<OrderCancelled>(),
         tie::<StockAdjustment>(),
         tie::<StockLevel>(),
+        tie::<Restocked>(),
+        tie::<EmailBatch>(),
+        tie::<PushBatch>(),
+        tie::<EmailResults>(),
+        tie::<PushResults>(),
     ];
     let catalogue = Catalogue::built_in().unwrap();
     let with_schema: BTreeSet<&str> =
@@ -93,7 +99,7 @@ fn bad_orders_are_refused_by_the_type_as_by_the_schema() {
 }
 
 #[test]
-fn bad_words_about_the_stock_are_refused_by_the_type_as_by_the_schema() {
+fn bad_words_about_stock_and_notices_are_refused_by_the_type_as_by_the_schema() {
     let refused = |topic: &str, read: fn(Value) -> Result<(), String>| {
         for (path, example) in cases(schemas().join("examples").join(topic).join("invalid")) {
             assert!(read(example).is_err(), "{} is accepted", path.display());
@@ -105,4 +111,9 @@ fn bad_words_about_the_stock_are_refused_by_the_type_as_by_the_schema() {
     refused(StockAdjustment::TOPIC, read::<StockAdjustment>);
     refused(StockLevel::TOPIC, read::<StockLevel>);
     refused(CancelRequested::TOPIC, read::<CancelRequested>);
+    refused(Restocked::TOPIC, read::<Restocked>);
+    refused(EmailBatch::TOPIC, read::<EmailBatch>);
+    refused(PushBatch::TOPIC, read::<PushBatch>);
+    refused(EmailResults::TOPIC, read::<EmailResults>);
+    refused(PushResults::TOPIC, read::<PushResults>);
 }

@@ -128,6 +128,8 @@ pub struct BareEvent {
     pub subject: String,
     /// When it happened.
     pub time: Timestamp,
+    /// The spans that led to it.
+    pub waybill: Waybill,
 }
 
 impl BareEvent {
@@ -136,7 +138,7 @@ impl BareEvent {
     /// # Errors
     /// The event cannot be written as JSON.
     pub fn message(&mut self, stage: &str) -> Result<Message, serde_json::Error> {
-        written(self.event.as_mut(), &Waybill::none(), (stage, &self.subject, self.time))
+        written(self.event.as_mut(), &self.waybill, (stage, &self.subject, self.time))
     }
 }
 

@@ -124,6 +124,7 @@ pub(crate) fn parts<S: Stage>(main: &SpanContext, parts: Vec<Part>) -> Vec<(Span
         span.end = part.interval.1;
         span.attributes = part.attributes;
         span.events = part.events;
+        span.links = part.links;
         span.status = part.status;
         spans.push((span, part.publishes));
     }

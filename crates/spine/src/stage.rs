@@ -8,7 +8,7 @@ use opentelemetry::metrics::Meter;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use waybill_store::{StoreError, Table, Tx};
-use waybill_telemetry::{SpanEvent, SpanKind, SpanRecord, Status, Waybill};
+use waybill_telemetry::{SpanEvent, SpanKind, SpanLink, SpanRecord, Status, Waybill};
 
 /// An event on a topic of its own.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -162,6 +162,8 @@ pub struct Part {
     pub attributes: Vec<KeyValue>,
     /// Its events, with their times.
     pub events: Vec<SpanEvent>,
+    /// Spans of other traces that it goes back to.
+    pub links: Vec<SpanLink>,
     /// How it went.
     pub status: Status,
     /// Whether the events of the decision come from it: their `traceparent` names it, and the waybill gets its stamp.

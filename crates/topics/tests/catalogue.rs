@@ -53,11 +53,21 @@ fn the_built_in_catalogue_holds_the_journey_of_an_order_and_its_dead_letters() {
             "orders.cancelled",
             "inventory.adjustments",
             "inventory.levels",
+            "inventory.restocked",
+            "notifications.email",
+            "notifications.push",
+            "notifications.email.results",
+            "notifications.push.results",
             "dead.checkout",
             "dead.inventory",
             "dead.pick",
             "dead.pack",
-            "dead.ship"
+            "dead.ship",
+            "dead.restock",
+            "dead.fanout",
+            "dead.email",
+            "dead.push",
+            "dead.order-mail"
         ]
     );
     for topic in catalogue.topics() {
@@ -98,6 +108,17 @@ fn a_stage_finds_what_it_writes_and_what_it_reads() {
     assert_eq!(
         (owned("inventory"), read("inventory")),
         (vec!["inventory.levels", "dead.inventory"], vec!["orders.short", "orders.cancelled", "inventory.adjustments"])
+    );
+    assert_eq!(
+        (owned("fanout"), read("fanout")),
+        (
+            vec!["notifications.email", "notifications.push", "dead.fanout"],
+            vec!["inventory.restocked", "notifications.email.results", "notifications.push.results"]
+        )
+    );
+    assert_eq!(
+        (owned("order-mail"), read("order-mail")),
+        (vec!["dead.order-mail"], vec!["checkout.completed", "orders.shipped"])
     );
     assert_eq!((owned("nobody"), read("nobody")), (vec![], vec![]));
     let schema = catalogue.topic("orders.new").unwrap().schema.clone().unwrap();

@@ -29,6 +29,7 @@ fn part(name: &'static str, within: Option<usize>, Interval(begun, ended): Inter
         interval: (begun, ended),
         attributes: Vec::new(),
         events: Vec::new(),
+        links: Vec::new(),
         status: Status::Unset,
         publishes: false,
     }

@@ -217,6 +217,7 @@ fn event(level: Level) -> Result<BareEvent, StoreError> {
             changed_at: time,
         }),
         time,
+        waybill: Waybill::none(),
     })
 }
 

@@ -49,7 +49,7 @@ const PRODUCER: [(&str, &str); 9] = [
     ("max.in.flight", "2"), // what is handed over meanwhile gathers: fewer, larger requests, and no wait for a lone record
     ("message.timeout.ms", "0"), // while the broker is away we wait; giving up would only mean asking again
     ("compression.type", "lz4"),
-    ("message.max.bytes", "4000000"), // a dead letter is as large as the record, and our headers
+    ("message.max.bytes", "8000000"), // a dead letter is as large as the record (4 MiB, a shipped order), and our headers
     ("queue.buffering.max.kbytes", "65536"),
     ("socket.keepalive.enable", "true"),
 ];

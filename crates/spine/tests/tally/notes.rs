@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use waybill_spine::{BareEvent, Event};
 use waybill_store::{Connection, Store, StoreError, Tx};
+use waybill_telemetry::Waybill;
 
 /// A row of the outbox as an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +49,7 @@ pub async fn oldest(tx: &mut Tx<'_>, most: i64) -> Result<Vec<BareEvent>, StoreE
         subject: format!("{key}/{version}"),
         event: Box::new(Note { key, version }),
         time: jiff::Timestamp::UNIX_EPOCH,
+        waybill: Waybill::none(),
     };
     Ok(rows.into_iter().map(event).collect())
 }
