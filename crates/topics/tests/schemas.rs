@@ -187,7 +187,13 @@ fn the_examples_make_sense() {
             if let Some(slip) = value.get("slip") {
                 assert_eq!(slip.as_str().unwrap(), format!("PS-{}", value["order_id"].as_str().unwrap()), "{place}");
             }
-            let mut journey = ["checkout", "pick", "pack", "ship"].iter();
+            let journey: &[&str] = match event.as_str() {
+                "notifications.email.results" => &["restock", "email"],
+                "notifications.push.results" => &["restock", "push"],
+                notice if notice.starts_with("notifications.") || notice == "inventory.restocked" => &["restock"],
+                _ => &["checkout", "pick", "pack", "ship"],
+            };
+            let mut journey = journey.iter();
             for stamp in each(&value["waybill"]) {
                 // A stage that came before the order reached it has no earlier ones to name.
                 let skips = event == "orders.cancelled";
