@@ -12,6 +12,7 @@ mod kafka;
 mod notify;
 mod orders_file;
 mod produce;
+mod product;
 mod run;
 mod saga;
 mod stock;
