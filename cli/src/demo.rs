@@ -2,6 +2,10 @@
 //! behind a real listener; decisions are kept in SQLite; money is the payment simulator's; everything else is what runs in
 //! production.
 
+mod mailbox;
+mod watch;
+
+use self::watch::{STEPS, Watch};
 use crate::checkouts::{Pace, Scenario, Shopper, Tally, Visit, send, visit};
 use crate::exit::Ended;
 use crate::journey::Journey;
@@ -11,15 +15,11 @@ use anyhow::Context;
 use clap::Args as ClapArgs;
 use console::style;
 use indicatif::{MultiProgress, ProgressBar};
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
-use rdkafka::{Message, Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use waybill_events::{OrderPlaced, OrderShort};
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
 use waybill_payment::simulator::SimulatorSettings;
@@ -38,12 +38,6 @@ const PACE: Pace = Pace { rate: 80.0, concurrency: 64 };
 const PIECES: (i64, i64) = (10_000, 12);
 /// How long the provider thinks.
 const THINKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(80));
-/// What is followed on the screen: a topic and what it means.
-const STEPS: [(&str, &str); 4] =
-    [("orders.new", "placed"), ("orders.picked", "picked"), ("orders.packed", "packed"), ("orders.shipped", "shipped")];
-
-const WATCHED: [&str; 6] =
-    ["inventory.levels", "orders.new", "orders.picked", "orders.short", "orders.packed", "orders.shipped"];
 const NEXT: &str = "  docker compose up -d                        Kafka, Postgres, a collector, Jaeger
   waybill topics apply                        the topics
   waybill bins load --test-goods 1000         goods in their bins
@@ -205,78 +199,6 @@ fn visits(args: &Args) -> impl Iterator<Item = Visit> + Send + use<> {
     })
 }
 
-/// What the topics show, order by order.
-struct Watch {
-    consumer: BaseConsumer,
-    /// Lines of each order.
-    lines: BTreeMap<String, usize>,
-    seen: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Orders that came short, and how many of their lines were not there at all.
-    short: BTreeMap<String, usize>,
-}
-
-impl Watch {
-    fn start(kafka: &KafkaConfig) -> anyhow::Result<Self> {
-        let mut config = kafka.admin();
-        let consumer: BaseConsumer = config.set("group.id", "waybill.demo").create()?;
-        let mut assignment = TopicPartitionList::new();
-        let catalogue = Catalogue::built_in()?;
-        for topic in WATCHED {
-            for partition in 0..catalogue.topic(topic).map_or(0, |t| t.partitions) {
-                assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
-            }
-        }
-        consumer.assign(&assignment)?;
-        Ok(Watch { consumer, lines: BTreeMap::new(), seen: BTreeMap::new(), short: BTreeMap::new() })
-    }
-
-    /// Reads what has come, for `limit` at most.
-    fn look(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let until = Instant::now() + limit;
-        while let left = until.saturating_duration_since(Instant::now())
-            && !left.is_zero()
-        {
-            let Some(message) = self.consumer.poll(left) else { continue };
-            let message = message?;
-            let Some(topic) = WATCHED.into_iter().find(|t| *t == message.topic()) else { continue };
-            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            let payload = message.payload().unwrap_or_default();
-            if topic == "orders.new" {
-                let order: OrderPlaced = serde_json::from_slice(payload)?;
-                self.lines.insert(key.clone(), order.lines.len());
-            }
-            if topic == "orders.short" {
-                let event: OrderShort = serde_json::from_slice(payload)?;
-                self.short.insert(key.clone(), event.lines.iter().filter(|l| l.picked == 0).count());
-            }
-            self.seen.entry(topic).or_default().insert(key);
-        }
-        Ok(())
-    }
-
-    /// Reads what has come, and moves the bars.
-    fn show(&mut self, bars: &[ProgressBar]) -> anyhow::Result<()> {
-        self.look(Duration::from_millis(50))?;
-        for (bar, (topic, _)) in bars.iter().zip(STEPS) {
-            bar.set_position(self.count(topic));
-        }
-        Ok(())
-    }
-
-    fn count(&self, topic: &str) -> u64 {
-        self.seen.get(topic).map_or(0, |keys| keys.len() as u64)
-    }
-
-    /// Orders of which there was nothing to ship. The topics are read in no order.
-    fn nothing(&self) -> u64 {
-        self.short.iter().filter(|(order, missing)| self.lines.get(*order) == Some(*missing)).count() as u64
-    }
-
-    fn ended(&self) -> u64 {
-        self.count("orders.shipped") + self.nothing()
-    }
-}
-
 fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Duration) -> anyhow::Result<Ended> {
     println!("\n{tally}\n");
     println!(
@@ -289,17 +211,10 @@ fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Du
         watch.nothing(),
     );
     tally.failures().for_each(|failure| eprintln!("{failure}"));
-    if let Some(order) = interesting(watch) {
+    if let Some(order) = watch.interesting() {
         let journey = Journey::read(kafka, order)?;
         print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
     }
     println!("\n{}\n{NEXT}", style("The same on your own Kafka and Postgres:").bold());
     Ok(if tally.failed() == 0 { Ended::Done } else { Ended::InPart })
-}
-
-/// A shipped order of three lines or more, to have something to show.
-fn interesting(watch: &Watch) -> Option<&String> {
-    let shipped = watch.seen.get("orders.shipped")?;
-    let long = |order: &&String| watch.lines.get(*order).is_some_and(|lines| *lines >= 3);
-    shipped.iter().rev().find(long).or(shipped.last())
 }
