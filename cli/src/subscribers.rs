@@ -16,9 +16,11 @@ const TOLD: usize = 5;
 
 /// Who waits for what.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Each is a user with an address of their own at --domain, a made-up token of Firebase's, or both: whoever \
+#[command(
+    after_help = "Each is a user with an address of their own at --domain, a made-up token of Firebase's, or both: whoever \
 sends to them needs a mail server that keeps what it gets, and a stand-in for Firebase.\n\n\
-It exits with 3 where somebody could not subscribe.")]
+It exits with 3 where somebody could not subscribe."
+)]
 pub struct Args {
     /// The product
     #[arg(long, value_name = "ID", value_parser = stock::product)]
@@ -111,13 +113,7 @@ pub struct Counted {
 }
 
 /// Lets so many people of a crowd subscribe, some at a time.
-pub async fn subscribe(
-    shopper: &Shopper,
-    crowd: &Crowd,
-    count: u64,
-    concurrency: usize,
-    bar: &ProgressBar,
-) -> Counted {
+pub async fn subscribe(shopper: &Shopper, crowd: &Crowd, count: u64, concurrency: usize, bar: &ProgressBar) -> Counted {
     let (mut counted, mut out) = (Counted::default(), JoinSet::new());
     let mut told = |ended: Option<Result<anyhow::Result<(u64, u64)>, _>>| {
         match ended {

@@ -159,7 +159,8 @@ pub(crate) async fn list(
     let mut found: BTreeMap<String, Level> = asked.iter().filter_map(known).collect();
     let hits = found.len();
     if hits < asked.len() {
-        let missing = asked.iter().filter(|product| !found.contains_key(**product)).map(|product| (*product).to_owned());
+        let missing =
+            asked.iter().filter(|product| !found.contains_key(**product)).map(|product| (*product).to_owned());
         let span = query(&shop, &came, None);
         let read = shop.levels.read_all(missing.collect()).await;
         came.end(span);

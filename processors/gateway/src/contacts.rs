@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use waybill_mail::Address;
@@ -39,8 +38,7 @@ pub(crate) struct NewPushTarget {
     endpoint: Option<SecretString>,
     /// Browsers give it; it is not needed.
     #[serde(rename = "expirationTime")]
-    #[schema(value_type = Option<f64>)]
-    _expiration_time: Option<IgnoredAny>,
+    _expiration_time: Option<f64>,
     /// The keys that go with the endpoint.
     keys: Option<PushKeys>,
     /// What Firebase gave the app.
@@ -101,7 +99,10 @@ pub(crate) async fn put_email(
 #[utoipa::path(delete, operation_id = "deleteEmail", path = "/api/users/{userId}/email",
     params(("userId" = String, Path, description = "The user", pattern = "^[A-Za-z0-9_.-]{1,64}$")),
     responses((status = 204, description = "No address of the user is kept")))]
-pub(crate) async fn delete_email(State(shop): State<Shop>, PathOf(user): PathOf<String>) -> Result<StatusCode, Problem> {
+pub(crate) async fn delete_email(
+    State(shop): State<Shop>,
+    PathOf(user): PathOf<String>,
+) -> Result<StatusCode, Problem> {
     id("userId", &user)?;
     let removed = shop.database.run(|mut store| async move {
         let mut tx = store.begin().await?;

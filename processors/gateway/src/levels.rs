@@ -108,6 +108,9 @@ async fn select(mut store: Lent, products: Vec<String>) -> Result<BTreeMap<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    use tokio::task::JoinSet;
     use waybill_store::Store;
 
     #[tokio::test]
@@ -120,5 +123,20 @@ mod tests {
             assert_eq!(levels.known("p-1"), Some(level(newest)));
         }
         assert_eq!(levels.known("p-2"), None);
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_are_one_question() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&format!("sqlite://{}", folder.path().join("db").display())).await.unwrap();
+        store.migrate().await.unwrap();
+        let levels = Levels::new(Connections::new(&store, 4));
+        let (asked, mut asking) = (Arc::new(AtomicU32::new(0)), JoinSet::new());
+        for _ in 0..50 {
+            let (levels, asked) = (levels.clone(), asked.clone());
+            asking.spawn(async move { levels.read("p-1", move || _ = asked.fetch_add(1, Relaxed)).await });
+        }
+        assert!(asking.join_all().await.into_iter().all(|answer| answer == Ok(None)));
+        assert_eq!(asked.load(Relaxed), 1);
     }
 }

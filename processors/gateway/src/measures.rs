@@ -67,8 +67,7 @@ impl Measures {
     }
 
     pub(crate) fn subscribed(&self, category: String, channel: &'static str) {
-        let attributes =
-            [KeyValue::new("product.category", category), KeyValue::new("notification.channel", channel)];
+        let attributes = [KeyValue::new("product.category", category), KeyValue::new("notification.channel", channel)];
         self.subscriptions.add(1, &attributes);
     }
 }

@@ -150,8 +150,7 @@ impl Drop for Seen {
         let within = came.taken();
         // What goes on when the request is over still has it.
         let mut span = Arc::try_unwrap(came).map_or_else(|came| came.span.clone(), |came| came.span);
-        let status =
-            self.status.or_else(|| std::thread::panicking().then_some(StatusCode::INTERNAL_SERVER_ERROR));
+        let status = self.status.or_else(|| std::thread::panicking().then_some(StatusCode::INTERNAL_SERVER_ERROR));
         let mut outcome = Vec::with_capacity(2);
         match status {
             Some(status) => {

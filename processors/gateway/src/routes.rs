@@ -2,9 +2,7 @@
 
 use crate::problem::{Kind, PROBLEM_JSON, Problem, ProblemDocument};
 use crate::shop::{MoneySchema, PriceSchema, Shop};
-use crate::{
-    availability, carts, checkout, contacts, demand, observe, orders, products, subscriptions, unsubscribe,
-};
+use crate::{availability, carts, checkout, contacts, demand, observe, orders, products, subscriptions, unsubscribe};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router, middleware};

@@ -79,7 +79,11 @@ fn ended() -> Response {
 }
 
 fn unknown() -> Response {
-    page(StatusCode::NOT_FOUND, "This link does not work", "<p>Please use the link of the latest mail as it stands there.</p>")
+    page(
+        StatusCode::NOT_FOUND,
+        "This link does not work",
+        "<p>Please use the link of the latest mail as it stands there.</p>",
+    )
 }
 
 fn page(status: StatusCode, title: &str, body: &str) -> Response {

@@ -155,14 +155,7 @@ pub async fn end(tx: &mut Tx<'_>, product_id: &str, user_id: &str, channel: Chan
     let sql = "delete from subscriptions where product_id = $1 and user_id = $2 and channel = $3";
     macro_rules! delete {
         ($connection:ident) => {
-            drop(
-                sqlx::query(sql)
-                    .bind(product_id)
-                    .bind(user_id)
-                    .bind(channel.as_str())
-                    .execute($connection)
-                    .await?,
-            )
+            drop(sqlx::query(sql).bind(product_id).bind(user_id).bind(channel.as_str()).execute($connection).await?)
         };
     }
     match tx.connection() {
