@@ -2,6 +2,7 @@
 //!
 //! Nothing here asserts a time: machines differ and are noisy. What is asserted is that both sides did the work.
 
+mod availability;
 mod carry;
 mod chain;
 mod checkout;
@@ -30,6 +31,11 @@ enum What {
     Chain(chain::Args),
     /// Checkouts over HTTP beside the database's own limit, pgbench with the same reservations; the last line is one JSON object
     Checkout(checkout::Args),
+    /// What is available, cached and not, beside a bare axum handler; the last line is one JSON object
+    Availability(availability::Args),
+    /// A bare axum handler, for `availability`
+    #[command(hide = true)]
+    Bare(availability::Bare),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
     /// Carries records through three hops, for `chain --carry`
@@ -44,6 +50,8 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Chain(args) => chain::run(&args).await,
         What::Checkout(args) => checkout::run(&args).await,
+        What::Availability(args) => availability::run(&args).await,
+        What::Bare(args) => availability::bare(&args).await,
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,

@@ -2,7 +2,9 @@
 
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
-use crate::{bins, checkouts, demo, notify, produce, run, saga, stock, topics, trace, vapid};
+use crate::{
+    bins, checkouts, demand, demo, notify, produce, restock, run, saga, stock, subscribers, topics, trace, vapid,
+};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -49,6 +51,8 @@ enum Command {
     /// See checkouts that are not at their end, and hurry or end them: for people on call
     #[command(subcommand)]
     Saga(saga::Command),
+    /// Show what people wait for: products by how many are to be told when they are back
+    Demand(demand::Args),
     /// Create and inspect the topics that topics.yaml declares
     #[command(subcommand)]
     Topics(topics::Command),
@@ -70,6 +74,10 @@ enum Produce {
     Orders(produce::Args),
     /// Adjustments of the stock, as a warehouse system publishes them: goods received, or counted
     Stock(stock::Args),
+    /// People who wait for a product, over HTTP: their addresses and devices, and that they want to be told
+    Subscribers(subscribers::Args),
+    /// Goods of one product received: what brings it back where it was sold out
+    Restock(restock::Args),
 }
 
 /// What a process can be.
@@ -107,6 +115,9 @@ impl Args {
             Command::Produce(Produce::Checkouts(args)) => checkouts::checkouts(&args),
             Command::Produce(Produce::Orders(args)) => produce::produce(&config()?, &args),
             Command::Produce(Produce::Stock(args)) => stock::stock(&config()?, &args),
+            Command::Produce(Produce::Subscribers(args)) => subscribers::subscribers(&args),
+            Command::Produce(Produce::Restock(args)) => restock::restock(&config()?, &args),
+            Command::Demand(args) => demand::demand(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
             Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use waybill_mail::unsubscribe::Unsubscribe;
 use waybill_payment::simulator::SimulatorSettings;
 use waybill_spine::{KafkaConfig, Policy};
 use waybill_telemetry::TelemetryConfig;
@@ -44,6 +45,9 @@ pub struct Config {
     /// The push services; read, never written.
     #[serde(skip_serializing, default)]
     pub push: waybill_push::Settings,
+    /// The links of mails that end a subscription; read, never written.
+    #[serde(skip_serializing, default)]
+    unsubscribe: waybill_mail::unsubscribe::Settings,
     /// The payment simulator.
     pub simulator: Simulator,
 }
@@ -148,6 +152,7 @@ impl Default for Config {
             payment: waybill_payment::Settings::default(),
             mail: waybill_mail::Settings::default(),
             push: waybill_push::Settings::default(),
+            unsubscribe: waybill_mail::unsubscribe::Settings::default(),
             simulator: Simulator {
                 listen: SocketAddr::from(([127, 0, 0, 1], 12111)),
                 seed: 1,
@@ -231,6 +236,16 @@ impl Config {
             );
         }
         Ok(Policy { retention, ..Policy::default() })
+    }
+
+    /// Signs and verifies the links that end a subscription; none where no key is given.
+    ///
+    /// # Errors
+    /// A setting does not work.
+    pub fn unsubscribe(&self) -> anyhow::Result<Option<Unsubscribe>> {
+        let settings = &self.unsubscribe;
+        let given = settings.keys.is_some() || settings.keys_file.is_some();
+        given.then(|| Unsubscribe::new(settings)).transpose().context("unsubscribe")
     }
 
     fn retention(&self) -> anyhow::Result<Duration> {

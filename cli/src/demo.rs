@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
 use waybill_payment::simulator::SimulatorSettings;
+use waybill_push::Endpoints;
 use waybill_spine::{Health, KafkaConfig, KafkaSink, Policy, Shutdown};
 use waybill_store::Store;
 use waybill_telemetry::TelemetryConfig;
@@ -113,7 +114,8 @@ async fn start(running: &mut Running) -> anyhow::Result<SocketAddr> {
     running.start(Pick, (), telemetry("pick"))?;
     running.start(Pack, (), telemetry("pack"))?;
     running.start(Ship, (), telemetry("ship"))?;
-    running.start_gateway(free_port, waybill_gateway::Settings::default(), telemetry("gateway")).await
+    let means = running.gateway_means(Endpoints::new(&waybill_push::Settings::default())?, None)?;
+    running.start_gateway(free_port, waybill_gateway::Settings::default(), means, telemetry("gateway")).await
 }
 
 /// The demo exports only where the environment names a collector.

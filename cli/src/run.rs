@@ -14,9 +14,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use waybill_checkout::{Checkout, Payments};
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_gateway::Means;
 use waybill_inventory::Inventory;
+use waybill_mail::unsubscribe::Unsubscribe;
 use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
+use waybill_push::Endpoints;
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
 };
@@ -182,7 +185,9 @@ impl Running {
         let telemetry = config.telemetry(name(role));
         match role {
             Role::Gateway => {
-                let address = self.start_gateway(config.http.listen, config.gateway.clone(), telemetry).await?;
+                let endpoints = Endpoints::new(&config.push).context("push")?;
+                let means = self.gateway_means(endpoints, config.unsubscribe()?)?;
+                let address = self.start_gateway(config.http.listen, config.gateway.clone(), means, telemetry).await?;
                 tracing::info!(http = %address, "the shop is open");
                 Ok(())
             }
@@ -205,11 +210,17 @@ impl Running {
         Ok(self.store.as_ref().context("no database was opened")?.another())
     }
 
+    /// What a gateway stands on here.
+    pub fn gateway_means(&self, endpoints: Endpoints, unsubscribe: Option<Unsubscribe>) -> anyhow::Result<Means> {
+        Ok(Means { kafka: self.kafka.clone(), store: self.another_store()?, endpoints, unsubscribe })
+    }
+
     /// Starts the HTTP API as a task; yields where it listens.
     pub async fn start_gateway(
         &mut self,
         listen: SocketAddr,
         settings: waybill_gateway::Settings,
+        means: Means,
         telemetry: TelemetryConfig,
     ) -> anyhow::Result<SocketAddr> {
         let telemetry = Telemetry::start(&telemetry)?;
@@ -218,10 +229,9 @@ impl Running {
         }
         let listener = TcpListener::bind(listen).await.context("http.listen")?;
         let address = listener.local_addr()?;
-        let (kafka, store) = (self.kafka.clone(), self.another_store()?);
         let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());
         self.spawn(waybill_gateway::STAGE, async move {
-            let served = waybill_gateway::serve(listener, settings, kafka, store, &telemetry, pulse, shutdown).await;
+            let served = waybill_gateway::serve(listener, settings, means, &telemetry, pulse, shutdown).await;
             tell_dropped(waybill_gateway::STAGE, tokio::task::spawn_blocking(|| telemetry.close()).await?);
             served.map_err(anyhow::Error::from)
         });

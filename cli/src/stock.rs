@@ -33,7 +33,8 @@ pub struct Args {
     delta: Option<i64>,
 }
 
-fn product(text: &str) -> Result<String, String> {
+/// A product on the command line.
+pub fn product(text: &str) -> Result<String, String> {
     if is_id(text) { Ok(text.to_owned()) } else { Err("not a product id".to_owned()) }
 }
 
@@ -45,10 +46,7 @@ fn delta(text: &str) -> Result<i64, String> {
 /// Runs the command.
 pub fn stock(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     waybill_telemetry::log_to_stderr("info");
-    let kafka = config.kafka();
-    let missing = kafka::missing(&kafka, &[StockAdjustment::TOPIC])?;
-    anyhow::ensure!(missing.is_empty(), "topic {} does not exist: run `waybill topics apply`", missing.join(", "));
-    let mut sink = KafkaSink::connect(&kafka, "produce")?;
+    let mut sink = sink(config)?;
     let count = args.count.unwrap_or(if args.product.is_some() { 1 } else { catalogue::PRODUCTS.into() });
     let bar = produce::bar(count, "adjustments");
     let mut numbers = (0..count).peekable();
@@ -64,6 +62,14 @@ pub fn stock(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
+/// Where adjustments are written.
+pub fn sink(config: &Config) -> anyhow::Result<KafkaSink> {
+    let kafka = config.kafka();
+    let missing = kafka::missing(&kafka, &[StockAdjustment::TOPIC])?;
+    anyhow::ensure!(missing.is_empty(), "topic {} does not exist: run `waybill topics apply`", missing.join(", "));
+    Ok(KafkaSink::connect(&kafka, "produce")?)
+}
+
 fn adjustment(args: &Args, number: u64) -> StockAdjustment {
     let product_id = args.product.clone().unwrap_or_else(|| catalogue::product_id(number));
     let delta = args.delta.unwrap_or(args.quantity);
@@ -76,7 +82,8 @@ fn adjustment(args: &Args, number: u64) -> StockAdjustment {
     }
 }
 
-fn message(adjustment: StockAdjustment) -> serde_json::Result<Message> {
+/// As it is written.
+pub fn message(adjustment: StockAdjustment) -> serde_json::Result<Message> {
     let subject = adjustment.adjustment_id.clone();
     BareEvent { event: Box::new(adjustment), subject, time: system_clock(), waybill: Waybill::none() }.message(OWNER)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 use waybill_checker::Chain;
 use waybill_harness::{Process, ask, eventually, schemathesis};
+use waybill_mail::unsubscribe;
 
 const CONFIG: &str = include_str!("fuzz.toml");
 const DOCUMENT: &str = "/api/openapi.json";
@@ -16,6 +17,8 @@ const RUN: Duration = Duration::from_secs(300);
 /// Carts that are checked out; as many are looked at and changed.
 const CARTS: usize = 5;
 const ORDERS: usize = 8;
+/// What signs the links of mails.
+const KEYS: &str = "k1:0123456789abcdef0123456789abcdef";
 const PRODUCTS: [&str; 3] = ["p-0001", "p-0002", "p-0003"];
 /// One piece of two of them.
 const LINES: [(&str, i64); 2] = [("p-0001", 1), ("p-0002", 1)];
@@ -37,6 +40,8 @@ async fn whatever_is_asked_is_answered_as_documented_and_nothing_is_left_half_do
     // One user asks more than a person would.
     front.shop.set("WAYBILL_GATEWAY_RATE", "600000");
     front.shop.set("WAYBILL_GATEWAY_BURST", "10000");
+    front.shop.set("WAYBILL_UNSUBSCRIBE_URL", "https://shop.example/unsubscribe");
+    front.shop.set("WAYBILL_UNSUBSCRIBE_KEYS", KEYS);
     let mut processes = ["gateway", "checkout", "inventory"].map(|role| (role, front.shop.run(&[role])));
     front.until_open().await;
     let orders = fill(&front).await;
@@ -76,6 +81,7 @@ async fn fill(front: &Front) -> Vec<String> {
 /// Runs Schemathesis to its end; it must have found nothing.
 async fn fuzz(program: &Path, front: &Front, orders: &[String], folder: &Path) -> Vec<Seen> {
     let config = CONFIG.replace("orders = { values = [] }", &format!("orders = {{ values = {orders:?} }}"));
+    let config = config.replace("tokens = { values = [] }", &format!("tokens = {{ values = {:?} }}", tokens()));
     std::fs::write(folder.join("schemathesis.toml"), config).unwrap();
     let server = format!("http://{}", front.gateway);
     let url = format!("{server}{DOCUMENT}");
@@ -95,6 +101,14 @@ async fn fuzz(program: &Path, front: &Front, orders: &[String], folder: &Path) -
         Some(Seen { method, path, status: entry["response"]["status"].as_u64()? })
     });
     seen.collect()
+}
+
+/// Of links to subscriptions, there or not.
+fn tokens() -> Vec<String> {
+    let url = "https://shop.example/unsubscribe".to_owned();
+    let settings = unsubscribe::Settings { url, keys: Some(KEYS.into()), keys_file: None };
+    let links = unsubscribe::Unsubscribe::new(&settings).unwrap();
+    (1..=4).map(|id| links.sign(&id.to_string()).unwrap()).collect()
 }
 
 /// Operations of the document that no answer with 2xx was seen of.

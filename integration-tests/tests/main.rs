@@ -13,6 +13,7 @@ mod front;
 mod fuzz;
 mod inventory;
 mod notify;
+mod people;
 mod rush;
 mod saga;
 mod shop;

@@ -31,8 +31,9 @@ pub struct Shopper {
 }
 
 /// An answer of the gateway.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
     body: Value,
 }
 
@@ -50,7 +51,11 @@ impl Answer {
         anyhow::anyhow!("{} {} {}", self.status, self.problem(), self.text("detail"))
     }
 
-    fn expect(self, status: &[u16]) -> anyhow::Result<Self> {
+    /// The answer, if it has one of these; else what it says.
+    ///
+    /// # Errors
+    /// It has another status.
+    pub fn expect(self, status: &[u16]) -> anyhow::Result<Self> {
         if status.contains(&self.status) { Ok(self) } else { Err(self.unexpected()) }
     }
 }
@@ -186,7 +191,16 @@ impl Shopper {
     }
 
     /// Asks, and asks again where the gateway wants that or is not there; the request is the same each time.
-    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> anyhow::Result<Answer> {
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> anyhow::Result<Answer> {
         let began = Instant::now();
         loop {
             let (error, wait) = match self.try_once(method.clone(), path, headers, body).await {

@@ -21,6 +21,7 @@ use axum::{Extension, Json};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
@@ -104,7 +105,7 @@ pub(crate) struct CheckoutAnswer {
     ))]
 pub(crate) async fn post(
     State(shop): State<Shop>,
-    Extension(came): Extension<Came>,
+    Extension(came): Extension<Arc<Came>>,
     headers: HeaderMap,
     Body(request): Body<CheckoutRequest>,
 ) -> Result<Response, Problem> {

@@ -25,26 +25,35 @@ pub(crate) struct Connections {
     /// As many permits as there are connections.
     free: Arc<Semaphore>,
     stores: Arc<[Arc<Mutex<Used>>]>,
+    system: &'static str,
 }
 
 impl Connections {
     pub(crate) fn new(store: &Store, count: u32) -> Self {
         let stores = (0..count).map(|_| Arc::new(Mutex::new((store.another(), Instant::now())))).collect();
-        Connections { free: Arc::new(Semaphore::new(count as usize)), stores }
+        Connections { free: Arc::new(Semaphore::new(count as usize)), stores, system: store.system() }
     }
 
-    /// Lends a connection to `work`; a database that does not answer in time is away.
+    /// `postgresql` or `sqlite`.
+    pub(crate) fn system(&self) -> &'static str {
+        self.system
+    }
+
+    /// Lends a connection to `work`; a database that does not answer in time is away. Work that has begun goes on
+    /// when nobody waits for it any more: to cut it short would cost the connection.
     pub(crate) async fn run<T, W>(&self, work: impl FnOnce(Lent) -> W) -> Result<T, Problem>
     where
-        W: Future<Output = Result<T, StoreError>>,
+        T: Send + 'static,
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let Ok(Some(lent)) = timeout(LIMIT, self.take()).await else { return Err(Kind::Overloaded.into()) };
-        match timeout(LIMIT, work(lent)).await {
-            Ok(done) => done.map_err(Problem::from),
-            Err(_) => {
+        match tokio::spawn(timeout(LIMIT, work(lent))).await {
+            Ok(Ok(done)) => done.map_err(Problem::from),
+            Ok(Err(_)) => {
                 tracing::warn!("the database did not answer within {LIMIT:?}");
                 Err(Kind::Unavailable.into())
             }
+            Err(error) => Err(Problem::internal(&error)),
         }
     }
 

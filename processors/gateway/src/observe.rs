@@ -1,4 +1,4 @@
-//! The SERVER span and the duration of every request, and the bound on how many are in flight.
+//! The SERVER span and the duration of every request, the spans within it, and the bound on how many are in flight.
 
 use crate::problem::{Kind, Problem};
 use crate::shop::Shop;
@@ -9,14 +9,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use waybill_spine::system_clock;
 use waybill_telemetry::{Carrier, Incoming, SpanExport, SpanKind, SpanRecord, Status, Telemetry};
 
 /// Bounds that the HTTP conventions advise, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Characters of a path that a span keeps.
+/// Bytes of a path that a span keeps.
 const PATH: usize = 256;
+/// What stands after it is a secret: who has the link can end the subscription.
+const SECRET: &str = "/unsubscribe/";
 
 /// Where what is seen of requests goes. Cheap to clone.
 #[derive(Clone)]
@@ -27,10 +30,34 @@ pub(crate) struct Observe {
 }
 
 /// The span of a request as far as it has come, and what came with it: what it publishes continues these.
-#[derive(Clone)]
 pub(crate) struct Came {
     pub span: SpanRecord,
     pub incoming: Incoming,
+    /// Ended spans within it; exported together with it, since every handing over may wake the exporter.
+    within: Mutex<Vec<SpanRecord>>,
+}
+
+impl Came {
+    /// A span that is a part of this one, or of a part of it, begun now.
+    pub(crate) fn begin(&self, name: &'static str, kind: SpanKind, parent: Option<&SpanRecord>) -> SpanRecord {
+        let span = SpanRecord::new(&mut rand::rng(), STAGE, scope(), name, kind, system_clock());
+        span.under(&parent.unwrap_or(&self.span).context())
+    }
+
+    /// Ends such a span.
+    pub(crate) fn end(&self, mut span: SpanRecord) {
+        span.end = system_clock();
+        self.within.lock().unwrap_or_else(PoisonError::into_inner).push(span);
+    }
+
+    fn taken(&self) -> Vec<SpanRecord> {
+        std::mem::take(&mut self.within.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// As a span's maker wants it.
+fn scope() -> &'static str {
+    SCOPE.trim_start_matches("waybill.")
 }
 
 /// Headers of a request; the first value of a name counts.
@@ -58,20 +85,21 @@ impl Observe {
 
     fn begin(&self, request: &Request) -> Seen {
         let incoming = Incoming::read(&Headers(request.headers()), &self.baggage);
-        let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let route: Option<Arc<str>> = request.extensions().get::<MatchedPath>().map(|path| path.as_str().into());
         let method = known(request.method());
         let verb = if method == "_OTHER" { "HTTP" } else { method };
         let name = route.as_ref().map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
-        let scope = SCOPE.trim_start_matches("waybill.");
-        let mut span = SpanRecord::new(&mut rand::rng(), STAGE, scope, "", SpanKind::Server, system_clock());
+        let mut span = SpanRecord::new(&mut rand::rng(), STAGE, scope(), "", SpanKind::Server, system_clock());
         span.name = name.into();
-        let mut shared = vec![KeyValue::new("http.request.method", method), KeyValue::new("url.scheme", "http")];
-        shared.extend(route.map(|route| KeyValue::new("http.route", route)));
-        span.attributes = shared.clone();
-        let path: String = request.uri().path().chars().take(PATH).collect();
-        span.attributes.push(KeyValue::new("url.path", path));
+        span.attributes.reserve_exact(6);
+        span.attributes.push(KeyValue::new("http.request.method", method));
+        span.attributes.push(KeyValue::new("url.scheme", "http"));
+        span.attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
+        let shared = span.attributes.clone();
+        span.attributes.push(KeyValue::new("url.path", told(request.uri().path()).to_owned()));
         self.place(&mut span, &incoming);
-        Seen { came: Came { span, incoming }, shared, begun: Instant::now(), status: None, observe: self.clone() }
+        let came = Arc::new(Came { span, incoming, within: Mutex::default() });
+        Seen { came: Some(came), shared, begun: Instant::now(), status: None, observe: self.clone() }
     }
 
     /// The caller decides that a trace is not sampled, our own sampler whether one that is stays so.
@@ -93,36 +121,58 @@ fn known(method: &Method) -> &'static str {
     KNOWN.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
 }
 
+/// The path as far as it is of ids: where a stranger writes anything else, it may be anything, an address for example.
+fn told(path: &str) -> &str {
+    let of_ids = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
+    let known = match path.find(|c| !of_ids(c)) {
+        Some(end) => &path[..path[..end].rfind('/').map_or(0, |slash| slash + 1)],
+        None => path,
+    };
+    let end = if known.starts_with(SECRET) { SECRET.len() } else { known.len() };
+    &known[..end.min(PATH)]
+}
+
 /// A request in hand; ended when this is dropped, by a panic too.
 struct Seen {
-    came: Came,
+    /// There until this is dropped.
+    came: Option<Arc<Came>>,
     /// Attributes of span and metric.
     shared: Vec<KeyValue>,
     begun: Instant,
-    /// None where there is no answer: the handler panicked.
+    /// None where there is no answer: the handler panicked, or the client went away.
     status: Option<StatusCode>,
     observe: Observe,
 }
 
 impl Drop for Seen {
     fn drop(&mut self) {
-        let status = self.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut outcome = vec![KeyValue::new("http.response.status_code", i64::from(status.as_u16()))];
-        let mut span = self.came.span.clone();
-        if status.is_server_error() {
-            outcome.push(KeyValue::new("error.type", status.as_str().to_owned()));
-            span.status = Status::Error(String::new());
+        let Some(came) = self.came.take() else { return };
+        let within = came.taken();
+        // What goes on when the request is over still has it.
+        let mut span = Arc::try_unwrap(came).map_or_else(|came| came.span.clone(), |came| came.span);
+        let status = self.status.or_else(|| std::thread::panicking().then_some(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut outcome = Vec::with_capacity(2);
+        match status {
+            Some(status) => {
+                outcome.push(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+                if status.is_server_error() {
+                    outcome.push(KeyValue::new("error.type", status.as_str().to_owned()));
+                    span.status = Status::Error(String::new());
+                }
+            }
+            // The client went away.
+            None => outcome.push(KeyValue::new("error.type", "canceled")),
         }
         span.attributes.extend(outcome.iter().cloned());
         span.end = system_clock();
-        self.observe.spans.finish(vec![span]);
+        self.observe.spans.finish(within.into_iter().chain([span]).collect());
         let mut attributes = std::mem::take(&mut self.shared);
         attributes.extend(outcome);
         self.observe.duration.record(self.begun.elapsed().as_secs_f64(), &attributes);
     }
 }
 
-/// Around every route: a client that goes away stops nothing, since a request runs as a task of its own.
+/// Around every route. What may change something runs as a task of its own: a client that goes away stops nothing.
 pub(crate) async fn every(State(shop): State<Shop>, mut request: Request, next: Next) -> Response {
     let mut seen = shop.observe.begin(&request);
     let Ok(permit) = shop.inflight.clone().try_acquire_owned() else {
@@ -130,12 +180,39 @@ pub(crate) async fn every(State(shop): State<Shop>, mut request: Request, next: 
         seen.status = Some(response.status());
         return response;
     };
-    request.extensions_mut().insert(seen.came.clone());
-    let task = tokio::spawn(async move {
+    let safe = request.method().is_safe();
+    if let Some(came) = &seen.came {
+        request.extensions_mut().insert(came.clone());
+    }
+    let answered = async move {
         let response = next.run(request).await;
         seen.status = Some(response.status());
         drop((seen, permit));
         response
-    });
-    task.await.unwrap_or_else(|_| Problem::from(Kind::Internal).into_response())
+    };
+    if safe {
+        return answered.await;
+    }
+    tokio::spawn(answered).await.unwrap_or_else(|_| Problem::from(Kind::Internal).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_path_only_ids_are_told_and_of_a_link_nothing() {
+        for (path, expected) in [
+            ("/api/products/p-1/availability", "/api/products/p-1/availability"),
+            ("/unsubscribe/k1.42.PVuNNpugvj8nYPB5UN6ZsA", "/unsubscribe/"),
+            ("/unsubscribe/k1/42", "/unsubscribe/"),
+            ("/api/users/ada@example.org/email", "/api/users/"),
+            ("/api/users/ada%40example.org/email", "/api/users/"),
+            ("/", "/"),
+            ("*", ""),
+        ] {
+            assert_eq!(told(path), expected);
+        }
+        assert_eq!(told(&format!("/{}", "x".repeat(999))).len(), PATH);
+    }
 }

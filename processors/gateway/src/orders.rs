@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::ToSchema;
 use waybill_events::{CancelRequested, Rejection, Step};
 use waybill_money::Money;
@@ -128,7 +129,7 @@ pub(crate) struct CancelAnswer {
     ))]
 pub(crate) async fn delete(
     State(shop): State<Shop>,
-    Extension(came): Extension<Came>,
+    Extension(came): Extension<Arc<Came>>,
     PathOf(order_id): PathOf<String>,
     QueryOf(Who { user_id }): QueryOf<Who>,
 ) -> Result<Response, Problem> {

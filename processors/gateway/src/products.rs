@@ -1,7 +1,7 @@
 //! Products: what the shop sells.
 
 use crate::problem::{Kind, Problem};
-use crate::read::{Body, Whole, between, check, id, whole};
+use crate::read::{Body, Whole, between, check, id, name, number, whole};
 use crate::shop::{PathOf, PriceSchema, QueryOf, Shop};
 use axum::Json;
 use axum::extract::State;
@@ -61,10 +61,7 @@ impl Product {
         id("id", &self.id)?;
         id("sku", &self.sku)?;
         id("category", &self.category)?;
-        let length = self.name.chars().count();
-        let fine =
-            (1..=200).contains(&length) && !self.name.chars().any(char::is_control) && !self.name.trim().is_empty();
-        check("name", fine, "must be 1 to 200 characters, none of them a control character")?;
+        name("name", &self.name)?;
         between("price.amount", self.price.amount, 0, MAX_PRICE)?;
         between("weightG", self.weight_g.into(), 0, 1_000_000)?;
         self.size_mm.iter().try_for_each(|side| between("sizeMm", (*side).into(), 1, 10_000))
@@ -153,9 +150,7 @@ pub(crate) async fn list(State(shop): State<Shop>, QueryOf(page): QueryOf<Page>)
     if !after.is_empty() {
         id("after", &after)?;
     }
-    let limit = page.limit.map_or(Ok(PAGE.0), |limit| limit.parse());
-    let limit = limit.ok().filter(|limit| (1..=PAGE.1).contains(limit));
-    let limit = limit.ok_or_else(|| Problem::invalid("limit", format!("must be from 1 to {}", PAGE.1)))?;
+    let limit = number("limit", page.limit.as_deref(), PAGE.0, 1, PAGE.1)?;
     // One more than asked for tells whether there is a next page.
     let found = shop.database.run(|mut store| async move { page_of(&mut store, &after, limit + 1).await }).await?;
     let mut products = found;
@@ -186,7 +181,7 @@ const FIND: &str =
     "select id, sku, name, category, price_amount, price_currency, weight_g, length_mm, width_mm, height_mm
                     from products where id = $1";
 
-async fn find(store: &mut Store, id: &str) -> Result<Option<Product>, StoreError> {
+pub(crate) async fn find(store: &mut Store, id: &str) -> Result<Option<Product>, StoreError> {
     let mut tx = store.begin().await?;
     let row: Option<Columns> = match tx.connection() {
         Connection::Postgres(connection) => sqlx::query_as(FIND).bind(id).fetch_optional(connection).await?,

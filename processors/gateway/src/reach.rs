@@ -9,7 +9,7 @@ pub(crate) struct Reach(Arc<Flags>);
 
 #[derive(Default)]
 struct Flags {
-    /// Outcomes are read: their positions are known and the brokers answer.
+    /// Outcomes and levels are read: their positions are known and the brokers answer.
     reading: AtomicBool,
     /// A message has been waiting too long for its acknowledgement.
     unacknowledged: AtomicBool,
@@ -23,7 +23,7 @@ struct Flags {
 #[derive(Clone, Copy)]
 pub(crate) enum Loop {
     Outbox,
-    Outcomes,
+    News,
 }
 
 impl Reach {

@@ -105,6 +105,20 @@ pub(crate) fn between(field: &str, value: i64, low: i64, high: i64) -> Result<()
     check(field, (low..=high).contains(&value), format!("must be from {low} to {high}"))
 }
 
+/// What people call something or somebody.
+pub(crate) fn name(field: &str, text: &str) -> Result<(), Problem> {
+    let length = text.chars().count();
+    let fine = (1..=200).contains(&length) && !text.chars().any(char::is_control) && !text.trim().is_empty();
+    check(field, fine, "must be 1 to 200 characters, none of them a control character")
+}
+
+/// A number of the query or the path, within bounds.
+pub(crate) fn number(field: &str, text: Option<&str>, default: i64, low: i64, high: i64) -> Result<i64, Problem> {
+    let Some(text) = text else { return Ok(default) };
+    let number = text.parse().ok().filter(|number| (low..=high).contains(number));
+    number.ok_or_else(|| Problem::invalid(field, format!("must be from {low} to {high}")))
+}
+
 /// Whatever else must hold.
 pub(crate) fn check(field: &str, holds: bool, detail: impl Into<String>) -> Result<(), Problem> {
     if holds { Ok(()) } else { Err(Problem::invalid(field, detail)) }

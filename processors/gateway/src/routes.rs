@@ -2,7 +2,7 @@
 
 use crate::problem::{Kind, PROBLEM_JSON, Problem, ProblemDocument};
 use crate::shop::{MoneySchema, PriceSchema, Shop};
-use crate::{carts, checkout, observe, orders, products};
+use crate::{availability, carts, checkout, contacts, demand, observe, orders, products, subscriptions, unsubscribe};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router, middleware};
@@ -42,7 +42,7 @@ fn described() -> (Router<Shop>, OpenApi) {
     let info = InfoBuilder::new()
         .title("Waybill gateway")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("The HTTP front of the shop: products, carts, checkout, orders."));
+        .description(Some("The HTTP front of the shop: products and what is available of them, carts, checkout, orders, and who waits for what is sold out."));
     let (router, mut document) = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
         .routes(routes!(products::list))
         .routes(routes!(products::get, products::put))
@@ -51,6 +51,15 @@ fn described() -> (Router<Shop>, OpenApi) {
         .routes(routes!(carts::put_line, carts::delete_line))
         .routes(routes!(checkout::post))
         .routes(routes!(orders::get, orders::delete))
+        .routes(routes!(availability::get))
+        .routes(routes!(availability::list))
+        .routes(routes!(contacts::put_email, contacts::delete_email))
+        .routes(routes!(contacts::post_target))
+        .routes(routes!(contacts::delete_target))
+        .routes(routes!(subscriptions::post))
+        .routes(routes!(subscriptions::delete))
+        .routes(routes!(demand::get))
+        .routes(routes!(unsubscribe::get, unsubscribe::post))
         .routes(routes!(document))
         .split_for_parts();
     let components = document.components.get_or_insert_default();
@@ -97,6 +106,8 @@ fn complete(operation: &mut Operation) {
     for (status, response) in responses {
         if let RefOr::T(response) = response
             && status.as_str() >= "400"
+            // A page for people stays one.
+            && response.content.is_empty()
         {
             problem(status, response);
         }

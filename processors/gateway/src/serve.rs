@@ -1,10 +1,12 @@
 //! Runs the gateway: the HTTP server and its two threads, until a stop is asked for or one of them cannot go on.
 
 use crate::connections::Connections;
+use crate::levels::Levels;
 use crate::limits::Limits;
+use crate::measures::Measures;
+use crate::news::News;
 use crate::observe::Observe;
 use crate::outbox::{Outbox, Relay};
-use crate::outcomes::Outcomes;
 use crate::reach::Reach;
 use crate::routes::router;
 use crate::settings::Settings;
@@ -17,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use waybill_mail::unsubscribe::Unsubscribe;
+use waybill_push::Endpoints;
 use waybill_spine::{BrokerError, KafkaConfig, Pulse, Shutdown};
 use waybill_store::Store;
 use waybill_telemetry::Telemetry;
@@ -49,29 +53,44 @@ pub enum GatewayError {
     Panicked,
 }
 
+/// What a gateway stands on.
+#[derive(Debug)]
+pub struct Means {
+    /// How to reach the cluster.
+    pub kafka: KafkaConfig,
+    /// The database, already migrated.
+    pub store: Store,
+    /// The push services whose targets are taken.
+    pub endpoints: Endpoints,
+    /// Verifies the links of mails; without it nobody unsubscribes by one here.
+    pub unsubscribe: Option<Unsubscribe>,
+}
+
 type Ended = oneshot::Receiver<Result<(), GatewayError>>;
 
-/// Serves the API on `listener` until `shutdown`, then finishes what is in flight. `store` is migrated already.
+/// Serves the API on `listener` until `shutdown`, then finishes what is in flight.
 ///
 /// # Errors
 /// A wrong setting, a listener that fails, or a Kafka client that cannot go on: a supervisor starts the process again.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
-    kafka: KafkaConfig,
-    store: Store,
+    means: Means,
     telemetry: &Telemetry,
     pulse: Pulse,
     shutdown: Shutdown,
 ) -> Result<(), GatewayError> {
     settings.check().map_err(GatewayError::Setting)?;
+    let Means { kafka, store, endpoints, unsubscribe } = means;
     let (stop, reach, waiting) = (Shutdown::default(), Reach::default(), Waiting::default());
+    let database = Connections::new(&store, settings.connections);
+    let levels = Levels::new(database.clone());
     let (outbox, entries) = Outbox::new();
     let relay = Relay::new(&kafka, store.another(), entries, reach.clone(), settings.keep(), stop.clone())?;
-    let outcomes = Outcomes::new(&kafka, waiting.clone(), reach.clone(), stop.clone())?;
+    let news = News::new(&kafka, waiting.clone(), levels.clone(), reach.clone(), stop.clone())?;
     let (stopping, stops) = watch::channel(false);
     let shop = Shop(Arc::new(Inner {
-        database: Connections::new(&store, settings.connections),
+        database,
         limits: Limits::new(&settings),
         inflight: Arc::new(Semaphore::new(settings.inflight as usize)),
         settings,
@@ -79,22 +98,26 @@ pub async fn serve(
         outbox,
         kafka: reach,
         observe: Observe::new(telemetry),
+        measures: Measures::new(telemetry),
+        levels,
+        endpoints,
+        unsubscribe,
         stopping: stops,
     }));
     let mut outbox_ended = thread("gateway-outbox", move || on_runtime(relay.run()))?;
-    let mut outcomes_ended = thread("gateway-outcomes", move || outcomes.run().map_err(GatewayError::from))?;
+    let mut news_ended = thread("gateway-news", move || news.run().map_err(GatewayError::from))?;
     let mut server = tokio::spawn(http(listener, shop.clone()));
     let result = tokio::select! {
         ended = &mut server => ended.unwrap_or(Err(GatewayError::Panicked)),
         ended = &mut outbox_ended => ended.unwrap_or(Err(GatewayError::Panicked)),
-        ended = &mut outcomes_ended => ended.unwrap_or(Err(GatewayError::Panicked)),
+        ended = &mut news_ended => ended.unwrap_or(Err(GatewayError::Panicked)),
         () = watch_over(&shop, &pulse, &shutdown) => Ok(()),
     };
     stopping.send(true).ok();
     finish_requests(server, &shop).await;
     stop.request();
     let until = Instant::now() + LAST;
-    for ended in [outbox_ended, outcomes_ended].iter_mut().filter(|ended| !ended.is_terminated()) {
+    for ended in [outbox_ended, news_ended].iter_mut().filter(|ended| !ended.is_terminated()) {
         timeout_at(until, ended).await.ok();
     }
     result

@@ -22,6 +22,9 @@ pub struct Settings {
     pub connections: u32,
     /// Most bytes of a body.
     pub body: u32,
+    /// Days after which a subscription ends that says no other number.
+    #[serde(rename = "subscriptiondays")]
+    pub subscription_days: u32,
 }
 
 impl Default for Settings {
@@ -34,6 +37,7 @@ impl Default for Settings {
             inflight: 1_024,
             connections: 8,
             body: 64 * 1024,
+            subscription_days: 180,
         }
     }
 }
@@ -48,6 +52,7 @@ impl Settings {
             ("inflight", self.inflight),
             ("connections", self.connections),
             ("body", self.body),
+            ("subscriptiondays", self.subscription_days),
         ];
         let bad_duration = durations.into_iter().find(|(_, value)| !value.is_positive()).map(|(name, _)| name);
         let bad_number = numbers.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name);

@@ -1,7 +1,9 @@
 //! What every request has at hand.
 
 use crate::connections::Connections;
+use crate::levels::Levels;
 use crate::limits::Limits;
+use crate::measures::Measures;
 use crate::observe::Observe;
 use crate::outbox::Outbox;
 use crate::problem::Problem;
@@ -16,7 +18,9 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, ObjectBuilder, Type};
+use waybill_mail::unsubscribe::Unsubscribe;
 use waybill_money::Currency;
+use waybill_push::Endpoints;
 
 /// The state of the routes. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +35,12 @@ pub(crate) struct Inner {
     pub outbox: Outbox,
     pub kafka: Reach,
     pub observe: Observe,
+    pub measures: Measures,
+    pub levels: Levels,
+    /// Which push services are called.
+    pub endpoints: Endpoints,
+    /// None where the links of mails lead elsewhere.
+    pub unsubscribe: Option<Unsubscribe>,
     /// A permit for each request in flight.
     pub inflight: Arc<Semaphore>,
     /// Says when the gateway is to stop.

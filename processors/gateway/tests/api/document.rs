@@ -71,7 +71,7 @@ fn the_examples_are_valid() {
             examples += 1;
         }
     }
-    assert!(examples >= 7, "{examples}");
+    assert!(examples >= 14, "{examples}");
 }
 
 #[test]
@@ -89,7 +89,8 @@ async fn every_route_is_in_the_document_and_answers() {
     let served = world.client.get("/api/openapi.json").await;
     assert_eq!((served.status, &served.body), (200, document()));
     for (path, item) in document()["paths"].as_object().unwrap() {
-        let path = path.replace("{id}", "x").replace("{productId}", "x");
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+        let path = parts.collect::<Vec<_>>().join("/");
         // A method that no route has tells which ones it has.
         let answer = world.client.send("PATCH", &path, &[], "").await;
         assert_eq!((answer.status, answer.problem()), (405, "method_not_allowed"), "{path}");

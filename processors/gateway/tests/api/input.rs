@@ -1,6 +1,7 @@
 //! Whatever comes in is answered, and never with 500.
 
 use crate::on_both;
+use crate::people::browser;
 use crate::shop::product;
 use crate::world::World;
 use serde_json::{Value, json};
@@ -89,6 +90,7 @@ async fn values_that_are_not_valid_are_named(world: World) {
         (("DELETE", "/api/orders/o-1".to_owned(), Value::Null), "userId"),
         (("DELETE", "/api/orders/o-1?userId=c%201".to_owned(), Value::Null), "userId"),
     ];
+    table.extend(of_people());
     for field in ["cartId", "userId", "paymentMethodId"] {
         table.push((("POST", "/api/checkout".to_owned(), without(crate::played::body("k-1"), field)), field));
     }
@@ -97,10 +99,84 @@ async fn values_that_are_not_valid_are_named(world: World) {
         let answer = world.client.send(method, &path, &[("idempotency-key", "bad")], &text).await;
         assert_eq!((answer.status, answer.problem()), (422, "invalid"), "{method} {path} {text}");
         assert_eq!(answer.field(), field, "{method} {path} {text}: {answer:?}");
-        assert!(!answer.body.to_string().contains("4242"), "{answer:?}");
+        let told = answer.body.to_string();
+        assert!(!told.contains("4242") && !told.contains("canary"), "{answer:?}");
     }
     assert!(world.ground.column("select key from checkout_requests where key = 'bad'").await.is_empty());
     world.stop().await;
+}
+
+type Row = ((&'static str, String, Value), &'static str);
+
+/// Addresses, devices, subscriptions and questions that are not valid.
+fn of_people() -> Vec<Row> {
+    let email = |email: Value| ("PUT", "/api/users/c-1/email".to_owned(), json!({"email": email}));
+    let named =
+        |name: Value| ("PUT", "/api/users/c-1/email".to_owned(), json!({"email": "canary@example.com", "name": name}));
+    let target = |body: Value| ("POST", "/api/users/c-1/push-targets".to_owned(), body);
+    let endpoint = |endpoint: &str| target(browser(endpoint));
+    let keys = |field: &str, value: &str| {
+        let mut body = browser("https://updates.push.services.mozilla.com/wpush/v2/canary");
+        body["keys"][field] = value.into();
+        target(body)
+    };
+    let wait = |field: &str, value: Value| {
+        let mut body = json!({"userId": "c-1", "channel": "email"});
+        body[field] = value;
+        ("POST", "/api/products/p-1/subscriptions".to_owned(), body)
+    };
+    let get = |path: &str| ("GET", path.to_owned(), Value::Null);
+    let token = "x".repeat(10 * 1024);
+    let many = (0..101).map(|number| format!("p-{number}")).collect::<Vec<_>>().join(",");
+    let mut rows = vec![
+        (named("a\u{0}canary".into()), "name"),
+        (named(" ".into()), "name"),
+        (named("canary".repeat(34).into()), "name"),
+        (email(5.into()), "email"),
+        (("PUT", "/api/users/c%201/email".to_owned(), json!({"email": "a@example.com"})), "userId"),
+        (("DELETE", "/api/users/c%201/email".to_owned(), Value::Null), "userId"),
+        (target(json!({"fcmToken": token})), "fcmToken"),
+        (target(json!({"fcmToken": "canary 1"})), "fcmToken"),
+        (target(json!({"fcmToken": "canary", "endpoint": "https://fcm.googleapis.com/canary"})), "fcmToken"),
+        (target(json!({"endpoint": "https://fcm.googleapis.com/canary"})), "keys"),
+        (target(json!({"keys": {"p256dh": "canary", "auth": "canary"}})), "endpoint"),
+        (keys("p256dh", "canary"), "keys.p256dh"),
+        (keys("auth", "canary"), "keys.auth"),
+        (("DELETE", "/api/users/c-1/push-targets/a%20b".to_owned(), Value::Null), "pushTargetId"),
+        (wait("userId", "a canary".into()), "userId"),
+        (wait("channel", "canary".into()), "channel"),
+        (wait("quantity", 0.into()), "quantity"),
+        (wait("quantity", 1_001.into()), "quantity"),
+        (wait("expiresInDays", 0.into()), "expiresInDays"),
+        (wait("expiresInDays", 731.into()), "expiresInDays"),
+        (wait("expiresInDays", Value::Null), "expiresInDays"),
+        (("DELETE", "/api/products/p-1/subscriptions/c-1/pigeon".to_owned(), Value::Null), "channel"),
+        (get("/api/products/p-1/availability?quantity=0"), "quantity"),
+        (get("/api/products/p-1/availability?quantity=1001"), "quantity"),
+        (get("/api/products/p-1/availability?quantity=some"), "quantity"),
+        (get("/api/products/p%201/availability"), "id"),
+        (get("/api/availability"), "ids"),
+        (get("/api/availability?ids="), "ids"),
+        (get("/api/availability?ids=p-1,,p-2"), "ids"),
+        (get(&format!("/api/availability?ids={many}")), "ids"),
+        (get("/api/products/p%201/demand"), "id"),
+    ];
+    let addresses =
+        ["", "canary", "canary@", "canary@127.0.0.1", "canary@example.com\r\nBcc: x@example.com", "<canary@a.b>"];
+    rows.extend(addresses.map(|address| (email(address.into()), "email")));
+    let endpoints = [
+        "",
+        "canary",
+        "http://169.254.169.254/canary",
+        "https://169.254.169.254/canary",
+        "https://[::1]/canary",
+        "https://canary.example.com/push",
+        "http://fcm.googleapis.com/canary",
+        "https://fcm.googleapis.com:8443/canary",
+        "https://user:canary@fcm.googleapis.com/",
+    ];
+    rows.extend(endpoints.map(|address| (endpoint(address), "endpoint")));
+    rows
 }
 
 async fn what_is_not_a_request_is_refused(world: World) {
@@ -109,6 +185,9 @@ async fn what_is_not_a_request_is_refused(world: World) {
         ("POST", "/api/carts"),
         ("PUT", "/api/carts/k/lines/p"),
         ("POST", "/api/checkout"),
+        ("PUT", "/api/users/c-1/email"),
+        ("POST", "/api/users/c-1/push-targets"),
+        ("POST", "/api/products/p-1/subscriptions"),
     ];
     let large = format!("{{\"name\": \"{}\"}}", "x".repeat(64 * 1024));
     for (method, path) in targets {

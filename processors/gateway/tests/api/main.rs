@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+mod availability;
 mod cancel;
 mod checkout;
 mod client;
@@ -10,9 +11,11 @@ mod document;
 mod faults;
 mod input;
 mod limits;
+mod people;
 mod played;
 mod shop;
 mod telemetry;
+mod unsubscribe;
 mod world;
 
 use std::time::Duration;

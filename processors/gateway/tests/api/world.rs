@@ -6,8 +6,10 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use waybill_gateway::{GatewayError, Settings, serve};
+use waybill_gateway::{GatewayError, Means, Settings, serve};
 use waybill_harness::{Database, Scope, eventually, kafka, postgres};
+use waybill_mail::unsubscribe::{self, Unsubscribe};
+use waybill_push::Endpoints;
 use waybill_spine::{Health, KafkaConfig, Shutdown};
 use waybill_store::Store;
 use waybill_telemetry::{Telemetry, TelemetryConfig};
@@ -17,6 +19,8 @@ pub struct Ground {
     pub bootstrap: String,
     pub scope: Scope,
     pub store: Store,
+    /// Whether the gateway knows the keys of the links in mails.
+    pub links: bool,
     _database: Option<Database>,
     _folder: Option<tempfile::TempDir>,
 }
@@ -39,6 +43,13 @@ pub struct Gateway {
 pub fn settings() -> Settings {
     let wait = jiff::SignedDuration::from_secs(45);
     Settings { wait, rate: 600_000, burst: 10_000, ..Settings::default() }
+}
+
+/// Of the links in mails.
+pub fn links() -> Unsubscribe {
+    let keys = Some("k1:0123456789abcdef0123456789abcdef".into());
+    let url = "https://shop.example/unsubscribe".to_owned();
+    Unsubscribe::new(&unsubscribe::Settings { url, keys, keys_file: None }).unwrap()
 }
 
 /// Answered 202 soon.
@@ -66,11 +77,12 @@ impl Ground {
         let scope = Scope::new(bootstrap, name);
         let topics = ["checkout.requested", "checkout.completed", "checkout.rejected", "orders.cancel_requested"];
         let topics = topics.map(|topic| (topic, 3));
-        scope.create_topics(&topics).await.unwrap();
+        // Of one partition: what comes later is read later.
+        scope.create_topics(&[&topics[..], &[("inventory.levels", 1)]].concat()).await.unwrap();
         let mut store = Store::open(url).await.unwrap();
         store.migrate().await.unwrap();
         let bootstrap = bootstrap.to_owned();
-        Ground { bootstrap, scope, store, _database: None, _folder: None }
+        Ground { bootstrap, scope, store, links: true, _database: None, _folder: None }
     }
 
     fn kafka(&self) -> KafkaConfig {
@@ -91,10 +103,13 @@ impl Ground {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::new(listener.local_addr().unwrap());
         let shutdown = Shutdown::default();
-        let (kafka, store, stop) = (self.kafka(), self.store.another(), shutdown.clone());
+        let endpoints = Endpoints::new(&waybill_push::Settings::default()).unwrap();
+        let unsubscribe = self.links.then(links);
+        let means = Means { kafka: self.kafka(), store: self.store.another(), endpoints, unsubscribe };
+        let stop = shutdown.clone();
         let task = tokio::spawn(async move {
             let pulse = Health::default().pulse("gateway");
-            let result = serve(listener, settings, kafka, store, &telemetry, pulse, stop).await;
+            let result = serve(listener, settings, means, &telemetry, pulse, stop).await;
             drop(tokio::task::spawn_blocking(|| telemetry.close()).await);
             result
         });

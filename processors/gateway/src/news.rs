@@ -1,10 +1,12 @@
-//! Reads `checkout.completed` and `checkout.rejected` and wakes the requests that wait for them.
+//! What the stages say: `checkout.completed` and `checkout.rejected` wake the requests that wait for them,
+//! `inventory.levels` renews what is told of the stock.
 //!
 //! Every replica reads all partitions, without a group: the request may wait on any of them. Reading begins at the
 //! offsets that were the ends when the gateway started, asked for before any request is taken, so no outcome of a
 //! request taken here is missed.
 
 use crate::STAGE;
+use crate::levels::{Level, Levels};
 use crate::outcome::Outcome;
 use crate::reach::{Loop, Reach};
 use crate::waiting::Waiting;
@@ -13,11 +15,11 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
-use waybill_events::{CheckoutCompleted, CheckoutRejected};
+use waybill_events::{CheckoutCompleted, CheckoutRejected, StockLevel};
 use waybill_spine::{BrokerError, Event, KafkaConfig, Record, Shutdown, detach, headers};
 use waybill_telemetry::Carrier;
 
-const TOPICS: [&str; 2] = [CheckoutCompleted::TOPIC, CheckoutRejected::TOPIC];
+const TOPICS: [&str; 3] = [CheckoutCompleted::TOPIC, CheckoutRejected::TOPIC, StockLevel::TOPIC];
 /// Longest wait for a record; also how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(100);
 /// Longest wait for an answer about topics and offsets.
@@ -26,18 +28,20 @@ const ASK: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// The thread's own.
-pub(crate) struct Outcomes {
+pub(crate) struct News {
     consumer: BaseConsumer,
     prefix: String,
     waiting: Waiting,
+    levels: Levels,
     reach: Reach,
     stop: Shutdown,
 }
 
-impl Outcomes {
+impl News {
     pub(crate) fn new(
         kafka: &KafkaConfig,
         waiting: Waiting,
+        levels: Levels,
         reach: Reach,
         stop: Shutdown,
     ) -> Result<Self, BrokerError> {
@@ -53,26 +57,26 @@ impl Outcomes {
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "2048");
         let consumer = client.create().map_err(|error| BrokerError::Fatal(error.to_string()))?;
-        Ok(Outcomes { consumer, prefix: kafka.prefix.clone(), waiting, reach, stop })
+        Ok(News { consumer, prefix: kafka.prefix.clone(), waiting, levels, reach, stop })
     }
 
     /// Runs until it is told to stop.
     pub(crate) fn run(self) -> Result<(), BrokerError> {
         let mut told = false;
         while let Err(error) = self.begin() {
-            self.reach.turn(Loop::Outcomes);
+            self.reach.turn(Loop::News);
             if self.stop.requested() {
                 return Ok(());
             }
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!(%error, "waiting for the topics of outcomes");
+                tracing::warn!(%error, "waiting for the topics of outcomes and levels");
             }
             std::thread::sleep(AGAIN);
         }
         self.reach.set_reading(true);
         let mut in_doubt = false;
         while !self.stop.requested() {
-            self.reach.turn(Loop::Outcomes);
+            self.reach.turn(Loop::News);
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => self.take(&detach(&message, self.named(message.topic()))),
@@ -114,26 +118,29 @@ impl Outcomes {
     fn take(&self, record: &Record) {
         match record.content.header(headers::TYPE) {
             Some(CheckoutCompleted::SCHEMA) => {
-                self.wake::<CheckoutCompleted>(record, |_| Outcome::Confirmed);
+                self.read(record, |event: CheckoutCompleted| self.waiting.wake(event.key(), || Outcome::Confirmed));
             }
             Some(CheckoutRejected::SCHEMA) => {
-                self.wake::<CheckoutRejected>(record, |event| Outcome::Rejected(event.into()));
+                self.read(record, |event: CheckoutRejected| {
+                    let order_id = event.order_id.clone();
+                    self.waiting.wake(&order_id, || Outcome::Rejected(event.into()));
+                });
             }
-            // Another's version: the request looks into the database when its time is up.
-            _ => tracing::debug!(topic = &*record.topic, offset = record.offset, "not an outcome that is known here"),
+            Some(StockLevel::SCHEMA) => self.read(record, |event: StockLevel| {
+                self.levels.raise(&event.product_id, Level { version: event.version, available: event.available });
+            }),
+            // Another's version: who waits for it looks into the database when its time is up.
+            _ => tracing::debug!(topic = &*record.topic, offset = record.offset, "not an event that is known here"),
         }
     }
 
-    fn wake<E: Event>(&self, record: &Record, outcome: impl FnOnce(E) -> Outcome) {
+    fn read<E: Event>(&self, record: &Record, act: impl FnOnce(E)) {
         let event: Option<E> = serde_json::from_slice(record.content.payload().unwrap_or_default()).ok();
         match event.filter(|event| event.check().is_ok()) {
-            Some(event) => {
-                let order_id = event.key().to_owned();
-                self.waiting.wake(&order_id, || outcome(event));
-            }
+            Some(event) => act(event),
             None => {
                 let (partition, offset) = (record.partition, record.offset);
-                tracing::warn!(topic = &*record.topic, partition, offset, "an outcome that cannot be read");
+                tracing::warn!(topic = &*record.topic, partition, offset, "an event that cannot be read");
             }
         }
     }
