@@ -69,7 +69,8 @@ pub(crate) async fn facts(tx: &mut Tx<'_>, key: &str, product_id: &str) -> Resul
             sqlx::query_as(sql).bind(key).bind(product_id).fetch_optional(connection).await?
         }
         Connection::Sqlite(connection) => {
-            let sql = "select c.state ->> '$.campaign.step', coalesce(s.available, 0), coalesce(s.last_zero_version, 0),
+            let sql =
+                "select c.state ->> '$.campaign.step', coalesce(s.available, 0), coalesce(s.last_zero_version, 0),
                            cast(round(unixepoch('subsec') * 1000000) as integer)
                        from campaigns c left join stock s on s.product_id = ?2 where c.key = ?1";
             sqlx::query_as(sql).bind(key).bind(product_id).fetch_optional(connection).await?

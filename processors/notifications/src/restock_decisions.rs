@@ -3,7 +3,6 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use waybill_spine::Stage as _;
 
 /// Minutes after the beginning of time.
 fn minutes(minutes: i64) -> Timestamp {
@@ -57,7 +56,10 @@ fn a_crossing_is_told_once_and_what_is_left_behind_never_again() {
     const OLD: &str = "older than what is known";
     let tables: [(&str, Table<'_>); 6] = [
         ("the first goods ever", &[((1, 9, 0, 0), "published"), ((2, 8, 0, 1), BEFORE)]),
-        ("a replay repeats the answer", &[((3, 9, 2, 0), "published"), ((3, 9, 2, 0), "repeated"), ((4, 1, 2, 1), BEFORE)]),
+        (
+            "a replay repeats the answer",
+            &[((3, 9, 2, 0), "published"), ((3, 9, 2, 0), "repeated"), ((4, 1, 2, 1), BEFORE)],
+        ),
         ("compaction took the crossing itself", &[((7, 3, 2, 0), "published"), ((3, 9, 2, 0), BEFORE)]),
         ("out of order", &[((9, 3, 8, 20), "published"), ((5, 3, 4, 1), OLD), ((1, 3, 0, 0), OLD)]),
         ("nothing is no crossing", &[((2, 0, 2, 0), LITTLE), ((3, 1, 2, 1), "published"), ((2, 0, 2, 0), BEFORE)]),

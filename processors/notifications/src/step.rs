@@ -182,3 +182,7 @@ impl Step {
         self.campaign.sold_out(facts.available, facts.last_zero_version)
     }
 }
+
+#[cfg(test)]
+#[path = "step_adoption.rs"]
+mod adoption;
