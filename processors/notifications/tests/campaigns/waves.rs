@@ -71,7 +71,7 @@ async fn everyone(mut world: World) {
     // Of a channel every 400 ms.
     let apart = match world.store {
         waybill_store::Store::Postgres(_) => "extract(epoch from b.publish_at - a.publish_at)",
-        waybill_store::Store::Sqlite(_) => "b.publish_at - a.publish_at",
+        waybill_store::Store::Sqlite(_) => "(b.publish_at - a.publish_at)",
     };
     let sql = format!(
         "select count(*) from batches a join batches b on b.channel = a.channel and b.position = a.position + 1

@@ -33,6 +33,8 @@ enum Home {
 pub struct World {
     pub store: Store,
     broker: MemoryBroker,
+    /// Batches that the senders have answered.
+    answered: BTreeSet<String>,
     running: Option<(Shutdown, JoinHandle<()>)>,
     _home: Home,
 }
@@ -73,7 +75,7 @@ impl World {
             broker.create_topic(&format!("notifications.{channel}"), 3);
             broker.create_topic(&format!("notifications.{channel}.results"), 3);
         }
-        World { store, broker, running: None, _home: home }
+        World { store, broker, answered: BTreeSet::new(), running: None, _home: home }
     }
 
     pub fn start(&mut self, settings: FanoutSettings) {
@@ -238,11 +240,10 @@ impl World {
 
     /// Plays the senders, batch by batch, until the campaign has ended.
     pub async fn tell(&mut self, zero_version: i64, mut result: impl FnMut(&Batch, &str) -> Tell) -> Value {
-        let mut answered = BTreeSet::new();
         let begun = std::time::Instant::now();
         loop {
             for (channel, batch) in self.batches() {
-                if answered.insert(batch.batch_id.clone()) {
+                if self.answered.insert(batch.batch_id.clone()) {
                     let people = self.people(channel, &batch).await;
                     let told = |(subscription_id, user_id): (i64, String)| {
                         let result = result(&batch, &user_id);
@@ -256,7 +257,7 @@ impl World {
             if campaign["doing"] == "ended" {
                 return campaign;
             }
-            assert!(begun.elapsed() < LIMIT, "it has not ended: {campaign}, answered {answered:?}");
+            assert!(begun.elapsed() < LIMIT, "it has not ended: {campaign}, answered {:?}", self.answered);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
