@@ -10,6 +10,9 @@ use waybill_store::{Connection, StoreError, Tx};
 
 /// Most rows that are cleared away at a time.
 const SWEEP: i64 = 1_000;
+/// Hours after which a batch that nothing is heard of, a dead letter perhaps, holds up its campaign no more. Its results
+/// count whenever they come.
+const SILENCE: i64 = 24;
 /// Days that settled batches are kept for people who look.
 const KEEP: i64 = 30;
 
@@ -53,7 +56,7 @@ pub(crate) struct Found {
 /// What a campaign waits for.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Waits {
-    /// Batches that are not settled.
+    /// Batches that are not settled, and may still be.
     pub open: bool,
     /// People beyond its cursor.
     pub waiting: bool,
@@ -246,14 +249,18 @@ pub(crate) async fn waits(
 ) -> Result<Waits, StoreError> {
     Ok(match tx.connection() {
         Connection::Postgres(connection) => {
-            let sql = "select exists (select 1 from batches where campaign_id = $1 and settled_at is null) as open,
+            let sql = "select exists (select 1 from batches where campaign_id = $1 and settled_at is null
+                               and coalesce(published_at, publish_at) > now() - $4 * interval '1 hour') as open,
                            exists (select 1 from subscriptions where product_id = $2 and id > $3) as waiting";
-            sqlx::query_as(sql).bind(campaign_id).bind(product_id).bind(cursor).fetch_one(connection).await?
+            let query = sqlx::query_as(sql).bind(campaign_id).bind(product_id).bind(cursor);
+            query.bind(SILENCE).fetch_one(connection).await?
         }
         Connection::Sqlite(connection) => {
-            let sql = "select exists (select 1 from batches where campaign_id = ?1 and settled_at is null) as open,
+            let sql = "select exists (select 1 from batches where campaign_id = ?1 and settled_at is null
+                               and coalesce(published_at, publish_at) > unixepoch('subsec') - ?4 * 3600) as open,
                            exists (select 1 from subscriptions where product_id = ?2 and id > ?3) as waiting";
-            sqlx::query_as(sql).bind(campaign_id).bind(product_id).bind(cursor).fetch_one(connection).await?
+            let query = sqlx::query_as(sql).bind(campaign_id).bind(product_id).bind(cursor);
+            query.bind(SILENCE).fetch_one(connection).await?
         }
     })
 }

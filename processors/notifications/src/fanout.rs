@@ -167,8 +167,7 @@ impl Input for News {
     fn check(&self) -> Result<(), String> {
         match self {
             News::Back { restocked, .. } => Event::check(restocked),
-            // Of both channels the rules are the same.
-            News::Told(results) => Event::check(&EmailResults(results.clone())),
+            News::Told(results) => results.check(),
         }
     }
 }

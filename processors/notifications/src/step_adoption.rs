@@ -19,9 +19,13 @@ async fn execute(store: &mut Store, sql: &str) {
 /// The campaign stands as this step says.
 async fn keep(store: &mut Store, step: &Step) {
     let state = serde_json::to_string(&Kept::Campaign(step.campaign.clone())).unwrap();
+    let none = if matches!(store, Store::Postgres(_)) { "''" } else { "x''" };
     execute(store, "delete from campaigns").await;
-    execute(store, &format!("insert into campaigns (key, version, state, answer) values ('p/3', 1, '{state}', '')"))
-        .await;
+    execute(
+        store,
+        &format!("insert into campaigns (key, version, state, answer) values ('p/3', 1, '{state}', {none})"),
+    )
+    .await;
 }
 
 fn restocked() -> Restocked {

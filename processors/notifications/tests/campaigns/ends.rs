@@ -3,14 +3,16 @@
 use crate::world::{World, at_once, on_both};
 use jiff::SignedDuration;
 use serde_json::json;
-use waybill_events::{Tell, Told};
+use waybill_events::{Batch, Tell, Told};
 use waybill_notifications::{Factor, FanoutSettings};
+use waybill_store::Store;
 
 on_both! {
     where_nobody_waits_or_nothing_is_to_be_had_nobody_is_told => skipped;
     a_second_restock_waits_for_the_end_of_the_first_and_tells_those_who_were_not_told => one_after_the_other;
     a_product_that_sells_out_takes_back_what_is_not_published_and_leaves_the_rest_waiting => sold_out;
     a_restock_that_is_told_later_reads_the_stock_of_then => later;
+    a_batch_that_nothing_is_heard_of_for_a_day_holds_up_nobody => silent;
     results_are_taken_once_and_only_who_was_told_or_never_can_be_stops_waiting => results;
 }
 
@@ -41,9 +43,16 @@ async fn one_after_the_other(mut world: World) {
     world.until("the first is planned", "select count(*) from batches", 1).await;
     assert_eq!(world.campaign(5).await, json!(null), "the second waits behind it");
     let even = |user: &str| user[2..].parse::<i64>().unwrap() % 2 == 0;
-    let first = world.tell(3, |_, user| if even(user) { Tell::Sent } else { Tell::Unknown }).await;
-    assert_eq!(first["tally"], json!({"batches": 1, "people": 8, "sent": 4, "errors": 4}));
-    let (told, second) = world.tell_until_the_end(5).await;
+    let (mut first, mut told) = (None, Vec::new());
+    let tell = |batch: &Batch, user: &str| {
+        if *first.get_or_insert(batch.campaign_id.clone()) == batch.campaign_id {
+            return if even(user) { Tell::Sent } else { Tell::Unknown };
+        }
+        told.push(user.to_owned());
+        Tell::Sent
+    };
+    let second = world.tell(5, tell).await;
+    assert_eq!(world.campaign(3).await["tally"], json!({"batches": 1, "people": 8, "sent": 4, "errors": 4}));
     assert_eq!(told, ["u-1", "u-3", "u-5", "u-7"]);
     assert_eq!(second["tally"]["sent"], 4);
 }
@@ -73,6 +82,28 @@ async fn later(mut world: World) {
     world.stock(4, 6).await;
     let (told, _) = world.tell_until_the_end(3).await;
     assert_eq!(told, ["u-1", "u-2"]);
+}
+
+async fn silent(mut world: World) {
+    world.wait(by_mail(2)).await;
+    world.stock(9, 3).await;
+    world.start(at_once(Factor::All));
+    world.restock(3, 0);
+    let published = "select count(*) from batches where published_at is not null";
+    world.until("it is published", published, 1).await;
+    let long_ago = match world.store {
+        Store::Postgres(_) => "now() - interval '25 hours'",
+        Store::Sqlite(_) => "unixepoch('subsec') - 25 * 3600",
+    };
+    world.execute(&format!("update batches set published_at = {long_ago}")).await;
+    let ended = "select count(*) from campaigns where key = 'p/3' and cast(state as text) like '%ended%'";
+    world.until("the campaign has ended", ended, 1).await;
+    let campaign = world.campaign(3).await;
+    assert_eq!(campaign["tally"], json!({"batches": 1, "people": 2, "sent": 0, "errors": 0}));
+    world.restock(5, 0);
+    world.tell_until_the_end(5).await;
+    let subscriptions = "select count(*) from subscriptions";
+    assert_eq!(world.count(subscriptions).await, 0, "the next restock is told, and results that come late count");
 }
 
 async fn results(mut world: World) {
