@@ -7,6 +7,7 @@ mod carry;
 mod chain;
 mod checkout;
 mod customers;
+mod fanout;
 mod growth;
 mod meter;
 mod pgbench;
@@ -36,6 +37,8 @@ enum What {
     /// A bare axum handler, for `availability`
     #[command(hide = true)]
     Bare(availability::Bare),
+    /// A campaign for a million people, planned into batches; the last line is one JSON object
+    Fanout(fanout::Args),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
     /// Carries records through three hops, for `chain --carry`
@@ -52,6 +55,7 @@ async fn main() -> anyhow::Result<()> {
         What::Checkout(args) => checkout::run(&args).await,
         What::Availability(args) => availability::run(&args).await,
         What::Bare(args) => availability::bare(&args).await,
+        What::Fanout(args) => fanout::run(&args).await,
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,

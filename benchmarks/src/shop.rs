@@ -116,7 +116,8 @@ pub async fn stock(database: &str) -> anyhow::Result<()> {
     execute(database, &sql).await
 }
 
-async fn execute(database: &str, sql: &str) -> anyhow::Result<()> {
+/// Runs statements.
+pub async fn execute(database: &str, sql: &str) -> anyhow::Result<()> {
     let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(database).await?;
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
     Ok(())

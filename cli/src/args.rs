@@ -97,6 +97,10 @@ pub enum Role {
     Fulfilment,
     /// inventory.adjustments, orders.short, orders.cancelled → inventory.levels
     Inventory,
+    /// inventory.levels → inventory.restocked
+    Restock,
+    /// inventory.restocked, notifications.*.results → notifications.email, notifications.push
+    Fanout,
     /// All of the above
     All,
     /// A payment provider that speaks Stripe's API and takes nobody's money, to try the checkout with

@@ -36,6 +36,10 @@ pub struct Config {
     pub gateway: waybill_gateway::Settings,
     /// How long a checkout may take.
     pub checkout: waybill_checkout::Settings,
+    /// What counts as back in stock.
+    pub restock: waybill_notifications::RestockSettings,
+    /// How many are told of it at once, and how fast.
+    pub fanout: waybill_notifications::FanoutSettings,
     /// The payment provider; read, never written.
     #[serde(skip_serializing, default)]
     pub payment: waybill_payment::Settings,
@@ -149,6 +153,8 @@ impl Default for Config {
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
             gateway: waybill_gateway::Settings::default(),
             checkout: waybill_checkout::Settings::default(),
+            restock: waybill_notifications::RestockSettings::default(),
+            fanout: waybill_notifications::FanoutSettings::default(),
             payment: waybill_payment::Settings::default(),
             mail: waybill_mail::Settings::default(),
             push: waybill_push::Settings::default(),
@@ -194,6 +200,8 @@ impl Config {
         let config: Config = sources.extract().context("the settings are wrong")?;
         config.retention()?;
         config.checkout.check()?;
+        config.restock.check()?;
+        config.fanout.check()?;
         Ok(config)
     }
 
@@ -310,6 +318,9 @@ mod tests {
                 ("[checkout]\nhold = 'long'", "checkout.hold"),
                 ("[checkout]\nhold = '10m'", "checkout.hold"),
                 ("[checkout]\ndeadline = '-1s'", "checkout.deadline"),
+                ("[restock]\nminimum = 0", "restock.minimum"),
+                ("[fanout]\nfactor = 'some'", "fanout.factor"),
+                ("[fanout]\nspacing = '-1s'", "fanout.spacing"),
             ] {
                 jail.create_file("waybill.toml", content)?;
                 let error = Config::load(None, &Overrides::default()).unwrap_err();

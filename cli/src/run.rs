@@ -17,6 +17,7 @@ use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_gateway::Means;
 use waybill_inventory::Inventory;
 use waybill_mail::unsubscribe::Unsubscribe;
+use waybill_notifications::{Fanout, FanoutSettings, Planner, Restock};
 use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_push::Endpoints;
@@ -71,11 +72,16 @@ const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
 
 fn chosen(roles: &[Role]) -> BTreeSet<Role> {
     let each = roles.iter().flat_map(|role| match role {
-        Role::All => [&[Role::Gateway, Role::Checkout, Role::Inventory][..], &FULFILMENT].concat(),
+        Role::All => {
+            let others = [Role::Gateway, Role::Checkout, Role::Inventory, Role::Restock, Role::Fanout];
+            [&others[..], &FULFILMENT].concat()
+        }
         Role::Fulfilment => FULFILMENT.to_vec(),
         Role::Gateway
         | Role::Checkout
         | Role::Inventory
+        | Role::Restock
+        | Role::Fanout
         | Role::Pick
         | Role::Pack
         | Role::Ship
@@ -89,6 +95,8 @@ fn name(role: Role) -> &'static str {
         Role::Gateway => waybill_gateway::STAGE,
         Role::Checkout => Checkout::NAME,
         Role::Inventory => Inventory::NAME,
+        Role::Restock => Restock::NAME,
+        Role::Fanout => Fanout::NAME,
         Role::Pick => Pick::NAME,
         Role::Pack => Pack::NAME,
         Role::Ship => Ship::NAME,
@@ -193,6 +201,8 @@ impl Running {
             }
             Role::Checkout => self.start_checkout(config.checkout, &config.payment, telemetry),
             Role::Inventory => self.start(Inventory, (), telemetry),
+            Role::Restock => self.start(Restock::new(config.restock), (), telemetry),
+            Role::Fanout => self.start_fanout(config.fanout, telemetry),
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),
             Role::Ship => self.start(Ship, (), telemetry),
@@ -249,6 +259,12 @@ impl Running {
         let stripe = Stripe::new(payment).context(what_to_do)?;
         let means = Payments::new(stripe, self.another_store()?, &Handle::current());
         self.start(Checkout::new(settings), means, telemetry)
+    }
+
+    /// Starts fanout, with what plans its campaigns; within a runtime, which makes their steps.
+    pub fn start_fanout(&mut self, settings: FanoutSettings, telemetry: TelemetryConfig) -> anyhow::Result<()> {
+        let planner = Planner::new(settings, self.another_store()?, &Handle::current());
+        self.start(Fanout::new(settings), planner, telemetry)
     }
 
     /// A role that is a task of the process's runtime.

@@ -8,6 +8,7 @@ mod chain;
 mod checkout;
 mod commands;
 mod failpoints;
+mod fanout;
 mod faults;
 mod front;
 mod fuzz;

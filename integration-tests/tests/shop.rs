@@ -159,6 +159,12 @@ impl Shop {
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
     }
 
+    /// One text from the database, by a statement put together.
+    pub async fn text(&self, sql: &str) -> String {
+        let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+    }
+
     /// One number from the database.
     pub async fn number(&self, sql: &'static str) -> i64 {
         let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap();

@@ -154,7 +154,7 @@ pub fn keeps_contract(span: &Caught) {
     assert!(span.scope_name.starts_with("waybill."), "{}", span.scope_name);
     assert!(span.schema_url.starts_with("https://opentelemetry.io/schemas/"), "{}", span.schema_url);
     let service = span.resource["service.name"].as_str().unwrap().to_owned();
-    let stages = ["gateway", "checkout", "pick", "pack", "ship", "inventory"];
+    let stages = ["gateway", "checkout", "pick", "pack", "ship", "inventory", "restock", "fanout"];
     assert!(stages.iter().any(|stage| service == format!("waybill-{stage}")), "{service}");
     for key in ["service.version", "service.instance.id", "deployment.environment.name", "deployment.environment"] {
         assert!(span.resource.contains_key(key), "{key}");

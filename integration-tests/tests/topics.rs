@@ -8,6 +8,7 @@ use std::path::Path;
 use waybill_checkout::Checkout;
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
+use waybill_notifications::{Fanout, Restock};
 use waybill_spine::{Input, Stage};
 use waybill_topics::Catalogue;
 
@@ -46,12 +47,17 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     let mut written: BTreeSet<String> = others.map(|t| t.name.clone()).collect();
     written.extend([tied::<Pick>(&catalogue), tied::<Pack>(&catalogue), tied::<Ship>(&catalogue)].concat());
     written.extend([tied::<Checkout>(&catalogue), tied::<Inventory>(&catalogue)].concat());
+    written.extend([tied::<Restock>(&catalogue), tied::<Fanout>(&catalogue)].concat());
     let declared: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
     assert_eq!(written, declared, "every topic has a stage that writes it, or somebody else");
 
     // Few goods, so that there are short lines too.
     let Some(shop) = Shop::open("schemas", 2).await else { return };
-    let _process = shop.run(&["fulfilment", "inventory"]);
+    let _process = shop.run(&["fulfilment", "inventory", "restock", "fanout"]);
+    let waiting = "insert into subscriptions (product_id, user_id, channel, expires_at)
+        select 'p-' || lpad(n::text, 4, '0'), 'u-1', channel, now() + interval '1 day'
+        from generate_series(1, 400) n, (values ('email'), ('push')) c (channel)";
+    shop.execute(waiting).await;
     shop.done(&["produce", "orders", "--count", "300", "--seed", "9"]);
     shop.until_committed("pick", "orders.new").await;
     shop.until_committed("pack", "orders.picked").await;
@@ -60,6 +66,8 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     shop.done(&["produce", "stock", "--count", "20"]);
     shop.until("orders.cancelled", 1).await;
     shop.until("inventory.levels", 20).await;
+    shop.until("notifications.email", 20).await;
+    shop.until("notifications.push", 20).await;
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
     let json = |file: String| -> Value { serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap() };
@@ -69,7 +77,7 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     for topic in catalogue.topics() {
         let Some(schema) = &topic.schema else { continue };
         // What nobody asks for here: `produce orders` begins where a checkout ends.
-        if topic.name.starts_with("checkout.") {
+        if topic.name.starts_with("checkout.") || topic.name.ends_with(".results") {
             continue;
         }
         let document = json(schema.file());

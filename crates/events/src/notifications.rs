@@ -152,7 +152,11 @@ impl Tell {
 }
 
 impl Results {
-    fn check(&self) -> Result<(), String> {
+    /// The rules of both channels: see [`Event::check`].
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
         rules::id("batch_id", &self.batch_id)?;
         rules::id("campaign_id", &self.campaign_id)?;
         rules::id("product_id", &self.product_id)?;
