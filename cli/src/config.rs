@@ -44,6 +44,13 @@ pub struct Config {
     /// The push services; read, never written.
     #[serde(skip_serializing, default)]
     pub push: waybill_push::Settings,
+    /// Links that end a subscription, and what signs them; read, never written.
+    #[serde(skip_serializing, default)]
+    pub unsubscribe: waybill_mail::unsubscribe::Settings,
+    /// What messages say of the shop.
+    pub shop: waybill_notifications::Shop,
+    /// How fast messages go out.
+    pub rates: waybill_notifications::Rates,
     /// The payment simulator.
     pub simulator: Simulator,
 }
@@ -148,6 +155,9 @@ impl Default for Config {
             payment: waybill_payment::Settings::default(),
             mail: waybill_mail::Settings::default(),
             push: waybill_push::Settings::default(),
+            unsubscribe: waybill_mail::unsubscribe::Settings::default(),
+            shop: waybill_notifications::Shop::default(),
+            rates: waybill_notifications::Rates::default(),
             simulator: Simulator {
                 listen: SocketAddr::from(([127, 0, 0, 1], 12111)),
                 seed: 1,
@@ -189,6 +199,7 @@ impl Config {
         let config: Config = sources.extract().context("the settings are wrong")?;
         config.retention()?;
         config.checkout.check()?;
+        config.rates.check()?;
         Ok(config)
     }
 
@@ -295,6 +306,7 @@ mod tests {
                 ("[checkout]\nhold = 'long'", "checkout.hold"),
                 ("[checkout]\nhold = '10m'", "checkout.hold"),
                 ("[checkout]\ndeadline = '-1s'", "checkout.deadline"),
+                ("[rates]\npush = 0.0", "rates.push"),
             ] {
                 jail.create_file("waybill.toml", content)?;
                 let error = Config::load(None, &Overrides::default()).unwrap_err();

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use waybill_checkout::{Checkout, Payments};
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
+use waybill_notifications::{Email, Mailer, OrderMail, Outlet, Push, Tell};
 use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_spine::{
@@ -76,6 +77,9 @@ fn chosen(roles: &[Role]) -> BTreeSet<Role> {
         | Role::Pick
         | Role::Pack
         | Role::Ship
+        | Role::Email
+        | Role::Push
+        | Role::OrderMail
         | Role::PaymentSimulator => vec![*role],
     });
     each.collect()
@@ -89,6 +93,9 @@ fn name(role: Role) -> &'static str {
         Role::Pick => Pick::NAME,
         Role::Pack => Pack::NAME,
         Role::Ship => Ship::NAME,
+        Role::Email => Tell::<Email>::NAME,
+        Role::Push => Tell::<Push>::NAME,
+        Role::OrderMail => OrderMail::NAME,
         Role::Fulfilment => "fulfilment",
         Role::All => "all",
         Role::PaymentSimulator => "payment-simulator",
@@ -191,6 +198,9 @@ impl Running {
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),
             Role::Ship => self.start(Ship, (), telemetry),
+            Role::Email => self.start(Tell::<Email>::new(&config.rates), self.email(config)?, telemetry),
+            Role::Push => self.start(Tell::<Push>::new(&config.rates), self.push(config)?, telemetry),
+            Role::OrderMail => self.start(OrderMail, self.order_mail(config)?, telemetry),
             Role::PaymentSimulator => {
                 let address = self.start_simulator(config.simulator.listen, config.simulator.settings()).await?;
                 eprintln!("payment simulator: http://{address}, its books: /ledger");
@@ -199,6 +209,28 @@ impl Running {
             // Chosen apart.
             Role::Fulfilment | Role::All => Ok(()),
         }
+    }
+
+    /// What mails of campaigns go out by.
+    fn email(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let mailer = Mailer::new(&config.mail)?.with_links(&config.unsubscribe)?;
+        let (shop, store) = (config.shop.clone(), self.another_store()?);
+        Ok(Outlet::email(mailer, config.mail.connections, shop, config.rates, store))
+    }
+
+    /// What push messages go out by.
+    fn push(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let push = waybill_push::Push::new(&config.push, system_clock).context("push")?;
+        Ok(Outlet::push(push, config.shop.clone(), config.rates, self.another_store()?))
+    }
+
+    /// What mails about orders go out by.
+    fn order_mail(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let (mailer, shop, store) = (Mailer::new(&config.mail)?, config.shop.clone(), self.another_store()?);
+        Ok(Outlet::orders(mailer, config.mail.connections, shop, config.rates, store))
     }
 
     fn another_store(&self) -> anyhow::Result<Store> {

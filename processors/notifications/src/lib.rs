@@ -3,6 +3,6 @@
 mod send;
 
 pub use send::{
-    Email, Mailer, OrderEvent, OrderLetter, OrderMail, OrderMailed, Outlet, Part, Push, Rates, SettingsError, Shop,
-    Tell, Telling,
+    Email, Mailer, MailerError, OrderEvent, OrderLetter, OrderMail, OrderMailed, Outlet, Part, Push, Rates,
+    SettingsError, Shop, Tell, Telling,
 };

@@ -23,7 +23,7 @@ mod spans;
 mod stage;
 mod telling;
 
-pub use email::Mailer;
+pub use email::{Mailer, MailerError};
 pub use orders::{OrderEvent, OrderLetter, OrderMail, OrderMailed};
 pub use outlet::Outlet;
 pub use part::Part;

@@ -78,37 +78,37 @@ impl Outlet {
         Outlet(Arc::new(Inner { provider, lane, shop, turns, messages, connections: Mutex::new((store, Vec::new())) }))
     }
 
-    pub fn provider(&self) -> &Provider {
+    pub(super) fn provider(&self) -> &Provider {
         &self.0.provider
     }
 
-    pub fn shop(&self) -> &Shop {
+    pub(super) fn shop(&self) -> &Shop {
         &self.0.shop
     }
 
     /// A turn, held while the call lasts; none in time.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         timeout_at(Instant::now() + TURN, self.0.turns.acquire()).await.ok()?.ok()
     }
 
     /// Leave to hand a message to the provider; none until `until`.
-    pub async fn leave(&self, until: Instant) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn leave(&self, until: Instant) -> Option<SemaphorePermit<'_>> {
         timeout_at(until, self.0.messages.acquire()).await.ok()?.ok()
     }
 
     /// A connection to the database, as many as there are turns.
-    pub fn connect(&self) -> Store {
+    pub(super) fn connect(&self) -> Store {
         let mut connections = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.1.pop().unwrap_or_else(|| connections.0.another())
     }
 
     /// Gives it back.
-    pub fn give_back(&self, store: Store) {
+    pub(super) fn give_back(&self, store: Store) {
         self.0.connections.lock().unwrap_or_else(PoisonError::into_inner).1.push(store);
     }
 
     /// Slots for so many messages; if there are none soon, how long it takes.
-    pub async fn slots(&self, store: &mut Store, messages: u32) -> Result<Result<Slots, Duration>, StoreError> {
+    pub(super) async fn slots(&self, store: &mut Store, messages: u32) -> Result<Result<Slots, Duration>, StoreError> {
         let until = Instant::now() + SLOTS;
         loop {
             match self.0.lane.lease(store, messages).await? {
@@ -122,7 +122,7 @@ impl Outlet {
     }
 
     /// Lets nothing out for so long, in any process.
-    pub async fn close(&self, store: &mut Store, wait: Duration) {
+    pub(super) async fn close(&self, store: &mut Store, wait: Duration) {
         let lane = self.0.lane.name;
         match self.0.lane.close(store, wait).await {
             Ok(()) => tracing::warn!(lane, wait = ?wait, "nothing is sent for a while"),
@@ -131,7 +131,7 @@ impl Outlet {
     }
 
     /// Sends one message.
-    pub async fn tell(&self, notice: &Notice, subscription_id: i64, reach: &Reach) -> Verdict {
+    pub(super) async fn tell(&self, notice: &Notice, subscription_id: i64, reach: &Reach) -> Verdict {
         match &self.0.provider {
             Provider::Mail(mailer) => mailer.tell(&self.0.shop, notice, subscription_id, reach).await,
             Provider::Push(push) => super::push::tell(push, &self.0.shop, notice, reach).await,

@@ -6,7 +6,7 @@
 use super::lane;
 use super::marks::Marks;
 use super::measures::Measures;
-use super::part::{Came, Part, PartAnswer, Tried};
+use super::part::{Came, Part, PartAnswer};
 use super::settings::Rates;
 use super::spans;
 use super::telling::Telling;
@@ -41,8 +41,8 @@ pub trait Channel: Send + Sync + 'static {
     fn results(results: Results) -> Box<dyn Emit>;
     /// Its messages a second.
     fn rate(rates: &Rates) -> f64;
-    /// Notes where nobody is any more.
-    fn dead(marks: &mut Marks, tried: &Tried);
+    /// Notes that a user is at this place no more; `id` names it where it is kept.
+    fn dead(marks: &mut Marks, user_id: &str, id: &str, place: &str);
 }
 
 /// By mail.
@@ -67,8 +67,8 @@ impl Channel for Email {
     fn rate(rates: &Rates) -> f64 {
         rates.email
     }
-    fn dead(marks: &mut Marks, tried: &Tried) {
-        tried.dead.iter().for_each(|reach| marks.suppress(&reach.place));
+    fn dead(marks: &mut Marks, _: &str, _: &str, place: &str) {
+        marks.suppress(place);
     }
 }
 
@@ -86,8 +86,8 @@ impl Channel for Push {
     fn rate(rates: &Rates) -> f64 {
         rates.push
     }
-    fn dead(marks: &mut Marks, tried: &Tried) {
-        tried.dead.iter().for_each(|reach| marks.forget(&tried.waiting.user_id, &reach.id));
+    fn dead(marks: &mut Marks, user_id: &str, id: &str, _: &str) {
+        marks.forget(user_id, id);
     }
 }
 
@@ -182,7 +182,9 @@ impl<C: Channel> Stage for Tell<C> {
             }
             Came::SoldOut => telling.sold_out(),
             Came::Tried(tried, closed) => {
-                tried.iter().for_each(|one| C::dead(marks, one));
+                for (one, reach) in tried.iter().flat_map(|one| one.dead.iter().map(move |reach| (one, reach))) {
+                    C::dead(marks, &one.waiting.user_id, &reach.id, &reach.place);
+                }
                 let settled = telling.took(batch, &answer.part.whom, tried, *closed, now);
                 span.parts = settled.iter().map(|one| spans::single(C::NAME, batch, one)).collect();
             }
