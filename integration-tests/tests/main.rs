@@ -15,6 +15,7 @@ mod inventory;
 mod notify;
 mod rush;
 mod saga;
+mod senders;
 mod shop;
 mod telemetry;
 mod topics;
