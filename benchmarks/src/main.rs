@@ -6,6 +6,7 @@ mod carry;
 mod chain;
 mod checkout;
 mod customers;
+mod email;
 mod growth;
 mod meter;
 mod pgbench;
@@ -30,6 +31,8 @@ enum What {
     Chain(chain::Args),
     /// Checkouts over HTTP beside the database's own limit, pgbench with the same reservations; the last line is one JSON object
     Checkout(checkout::Args),
+    /// Mails of a campaign beside a raw SMTP client, into the same sink; the last line is one JSON object
+    Email(email::Args),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
     /// Carries records through three hops, for `chain --carry`
@@ -44,6 +47,7 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Chain(args) => chain::run(&args).await,
         What::Checkout(args) => checkout::run(&args).await,
+        What::Email(args) => email::run(&args).await,
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,

@@ -8,6 +8,8 @@
 //! - *A lane's rate holds over all processes.* A message goes out in a slot of its lane, which the database grants.
 //! - *Orders do not wait behind a campaign.* Their mails have a stage, a lane and connections of their own.
 
+#[cfg(test)]
+mod decisions;
 mod email;
 mod lane;
 mod marks;
@@ -22,6 +24,8 @@ mod settings;
 mod spans;
 mod stage;
 mod telling;
+#[cfg(test)]
+mod tries;
 
 pub use email::{Mailer, MailerError};
 pub use orders::{OrderEvent, OrderLetter, OrderMail, OrderMailed};
