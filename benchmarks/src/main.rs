@@ -8,6 +8,7 @@ mod chain;
 mod checkout;
 mod customers;
 mod fanout;
+mod email;
 mod growth;
 mod meter;
 mod pgbench;
@@ -39,6 +40,8 @@ enum What {
     Bare(availability::Bare),
     /// A campaign for a million people, planned into batches; the last line is one JSON object
     Fanout(fanout::Args),
+    /// Mails of a campaign beside a raw SMTP client, into the same sink; the last line is one JSON object
+    Email(email::Args),
     /// How the cost of an order grows with its lines, with the number of orders and of processes
     Growth(growth::Args),
     /// Carries records through three hops, for `chain --carry`
@@ -56,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
         What::Availability(args) => availability::run(&args).await,
         What::Bare(args) => availability::bare(&args).await,
         What::Fanout(args) => fanout::run(&args).await,
+        What::Email(args) => email::run(&args).await,
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,

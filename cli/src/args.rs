@@ -103,6 +103,12 @@ pub enum Role {
     Fanout,
     /// All of the above
     All,
+    /// notifications.email → mails, notifications.email.results
+    Email,
+    /// notifications.push → push messages, notifications.push.results
+    Push,
+    /// checkout.completed, orders.shipped → mails
+    OrderMail,
     /// A payment provider that speaks Stripe's API and takes nobody's money, to try the checkout with
     PaymentSimulator,
 }

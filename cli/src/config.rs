@@ -49,9 +49,13 @@ pub struct Config {
     /// The push services; read, never written.
     #[serde(skip_serializing, default)]
     pub push: waybill_push::Settings,
-    /// The links of mails that end a subscription; read, never written.
+    /// Links that end a subscription, and what signs them; read, never written.
     #[serde(skip_serializing, default)]
-    unsubscribe: waybill_mail::unsubscribe::Settings,
+    pub unsubscribe: waybill_mail::unsubscribe::Settings,
+    /// What messages say of the shop.
+    pub shop: waybill_notifications::Shop,
+    /// How fast messages go out.
+    pub rates: waybill_notifications::Rates,
     /// The payment simulator.
     pub simulator: Simulator,
 }
@@ -159,6 +163,8 @@ impl Default for Config {
             mail: waybill_mail::Settings::default(),
             push: waybill_push::Settings::default(),
             unsubscribe: waybill_mail::unsubscribe::Settings::default(),
+            shop: waybill_notifications::Shop::default(),
+            rates: waybill_notifications::Rates::default(),
             simulator: Simulator {
                 listen: SocketAddr::from(([127, 0, 0, 1], 12111)),
                 seed: 1,
@@ -202,6 +208,7 @@ impl Config {
         config.checkout.check()?;
         config.restock.check()?;
         config.fanout.check()?;
+        config.rates.check()?;
         Ok(config)
     }
 
@@ -321,6 +328,7 @@ mod tests {
                 ("[restock]\nminimum = 0", "restock.minimum"),
                 ("[fanout]\nfactor = 'some'", "fanout.factor"),
                 ("[fanout]\nspacing = '-1s'", "fanout.spacing"),
+                ("[rates]\npush = 0.0", "rates.push"),
             ] {
                 jail.create_file("waybill.toml", content)?;
                 let error = Config::load(None, &Overrides::default()).unwrap_err();

@@ -17,7 +17,9 @@ use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_gateway::Means;
 use waybill_inventory::Inventory;
 use waybill_mail::unsubscribe::Unsubscribe;
-use waybill_notifications::{Fanout, FanoutSettings, Planner, Restock};
+use waybill_notifications::{
+    Email, Fanout, FanoutSettings, Mailer, OrderMail, Outlet, Planner, Push, Restock, Tell,
+};
 use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_push::Endpoints;
@@ -85,6 +87,9 @@ fn chosen(roles: &[Role]) -> BTreeSet<Role> {
         | Role::Pick
         | Role::Pack
         | Role::Ship
+        | Role::Email
+        | Role::Push
+        | Role::OrderMail
         | Role::PaymentSimulator => vec![*role],
     });
     each.collect()
@@ -100,6 +105,9 @@ fn name(role: Role) -> &'static str {
         Role::Pick => Pick::NAME,
         Role::Pack => Pack::NAME,
         Role::Ship => Ship::NAME,
+        Role::Email => Tell::<Email>::NAME,
+        Role::Push => Tell::<Push>::NAME,
+        Role::OrderMail => OrderMail::NAME,
         Role::Fulfilment => "fulfilment",
         Role::All => "all",
         Role::PaymentSimulator => "payment-simulator",
@@ -206,6 +214,9 @@ impl Running {
             Role::Pick => self.start(Pick, (), telemetry),
             Role::Pack => self.start(Pack, (), telemetry),
             Role::Ship => self.start(Ship, (), telemetry),
+            Role::Email => self.start(Tell::<Email>::new(&config.rates), self.email(config)?, telemetry),
+            Role::Push => self.start(Tell::<Push>::new(&config.rates), self.push(config)?, telemetry),
+            Role::OrderMail => self.start(OrderMail, self.order_mail(config)?, telemetry),
             Role::PaymentSimulator => {
                 let address = self.start_simulator(config.simulator.listen, config.simulator.settings()).await?;
                 eprintln!("payment simulator: http://{address}, its books: /ledger");
@@ -214,6 +225,28 @@ impl Running {
             // Chosen apart.
             Role::Fulfilment | Role::All => Ok(()),
         }
+    }
+
+    /// What mails of campaigns go out by.
+    fn email(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let mailer = Mailer::new(&config.mail)?.with_links(&config.unsubscribe)?;
+        let (shop, store) = (config.shop.clone(), self.another_store()?);
+        Ok(Outlet::email(mailer, config.mail.connections, shop, config.rates, store))
+    }
+
+    /// What push messages go out by.
+    fn push(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let push = waybill_push::Push::new(&config.push, system_clock).context("push")?;
+        Ok(Outlet::push(push, config.shop.clone(), config.rates, self.another_store()?))
+    }
+
+    /// What mails about orders go out by.
+    fn order_mail(&self, config: &Config) -> anyhow::Result<Outlet> {
+        config.shop.check()?;
+        let (mailer, shop, store) = (Mailer::new(&config.mail)?, config.shop.clone(), self.another_store()?);
+        Ok(Outlet::orders(mailer, config.mail.connections, shop, config.rates, store))
     }
 
     fn another_store(&self) -> anyhow::Result<Store> {

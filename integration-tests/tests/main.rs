@@ -17,6 +17,7 @@ mod notify;
 mod people;
 mod rush;
 mod saga;
+mod senders;
 mod shop;
 mod telemetry;
 mod topics;

@@ -8,7 +8,7 @@ use std::path::Path;
 use waybill_checkout::Checkout;
 use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_inventory::Inventory;
-use waybill_notifications::{Fanout, Restock};
+use waybill_notifications::{Email, Fanout, OrderMail, Push, Restock, Tell};
 use waybill_spine::{Input, Stage};
 use waybill_topics::Catalogue;
 
@@ -48,6 +48,8 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     written.extend([tied::<Pick>(&catalogue), tied::<Pack>(&catalogue), tied::<Ship>(&catalogue)].concat());
     written.extend([tied::<Checkout>(&catalogue), tied::<Inventory>(&catalogue)].concat());
     written.extend([tied::<Restock>(&catalogue), tied::<Fanout>(&catalogue)].concat());
+    written.extend([tied::<Tell<Email>>(&catalogue), tied::<Tell<Push>>(&catalogue)].concat());
+    written.extend(tied::<OrderMail>(&catalogue));
     let declared: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
     assert_eq!(written, declared, "every topic has a stage that writes it, or somebody else");
 

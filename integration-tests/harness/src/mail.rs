@@ -47,6 +47,8 @@ pub struct Arrived {
     pub connection: u64,
     /// Its number among the mails on that connection, from 1.
     pub nth: u64,
+    /// When it came, in seconds since 1970.
+    pub at: f64,
     /// As it came.
     pub bytes: Vec<u8>,
 }
@@ -111,6 +113,7 @@ fn arrived(fact: &Value) -> anyhow::Result<Arrived> {
         tls: fact["tls"].as_bool().context("no tls")?,
         connection: fact["connection"].as_u64().context("no connection")?,
         nth: fact["nth"].as_u64().context("no nth")?,
+        at: fact["at"].as_f64().context("no at")?,
         bytes: STANDARD.decode(text("data")?).context("not base64")?,
     })
 }

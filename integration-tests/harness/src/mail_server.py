@@ -11,6 +11,7 @@ import json
 import signal
 import ssl
 import sys
+import time
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -114,6 +115,7 @@ class Handler:
                 tls=session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None,
                 connection=id(server),
                 nth=server.mails,
+                at=time.time(),
                 data=base64.b64encode(envelope.original_content).decode(),
             )
         if what:

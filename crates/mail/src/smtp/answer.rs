@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How long to leave a server alone that asks for it and does not say how long.
 const SLOW_DOWN: Duration = Duration::from_secs(60);
+/// The same for a server that is not there.
+const AWAY: Duration = Duration::from_secs(10);
 /// Nobody is left alone for longer.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
@@ -26,7 +28,7 @@ pub enum Answer {
         /// How long the server asks to wait, where it says so.
         retry_after: Option<Duration>,
     },
-    /// Not sent, since the server has had enough of us for now: this holds for all mails, not for this one alone.
+    /// Not sent, and no other mail would be now: the server is away, does not let us in, or has had enough of us.
     SlowDown {
         /// What happened, without an address.
         why: String,
@@ -158,22 +160,25 @@ impl Failed {
             Fault::Reply(reply, wait) => (reply, wait),
             Fault::Silence(why) => {
                 let why = format!("{}: {why}", step.name());
-                return if step == Step::End {
-                    Answer::Unknown { why }
-                } else {
-                    Answer::Later { why, retry_after: None }
+                return match step {
+                    Step::End => Answer::Unknown { why },
+                    Step::Connect | Step::Tls | Step::Greeting | Step::StartTls | Step::Auth => {
+                        Answer::SlowDown { why, wait: AWAY }
+                    }
+                    Step::Mail | Step::Rcpt | Step::Data | Step::Text => Answer::Later { why, retry_after: None },
                 };
             }
         };
         let why = format!("{}: {reply}", step.name());
         let about_mail = matches!(step, Step::Rcpt | Step::Data | Step::Text | Step::End);
-        if is_slow_down(reply) {
+        // A refusal before the recipient was named is about us (password, sender, TLS): every mail would get it, and goes when
+        // it is mended. For now is for now where it answers MAIL: some servers look at the sender there.
+        let about_us = !about_mail && (reply.code >= 500 || step != Step::Mail);
+        if is_slow_down(reply) || about_us {
             Answer::SlowDown { why, wait: retry_after.unwrap_or(SLOW_DOWN) }
         } else if reply.code >= 500 && about_mail {
             Answer::Refused { reply, suppress: is_dead(reply) }
         } else {
-            // A 5xx before the recipient was named is about us (password, sender, TLS): every mail would get it, and
-            // goes when it is mended.
             Answer::Later { why, retry_after }
         }
     }
@@ -251,9 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_unknown_after_the_final_dot_and_later_before_it() {
+    fn silence_is_unknown_after_the_final_dot_later_before_it_and_for_every_mail_before_the_first() {
         use Step::{Auth, Connect, Data, Greeting, Mail, Rcpt, StartTls, Text, Tls};
-        for step in [Connect, Tls, Greeting, StartTls, Auth, Mail, Rcpt, Data, Text] {
+        for step in [Connect, Tls, Greeting, StartTls, Auth] {
+            assert!(matches!(Failed::silence(step, "x").answer(), Answer::SlowDown { wait: AWAY, .. }), "{step:?}");
+        }
+        for step in [Mail, Rcpt, Data, Text] {
             assert!(matches!(Failed::silence(step, "x").answer(), Answer::Later { .. }), "{step:?}");
         }
         let why = "the final dot: x".to_owned();
@@ -293,9 +301,9 @@ mod tests {
     #[test]
     fn a_refusal_of_ourselves_is_not_held_against_the_mail() {
         for step in [Step::Greeting, Step::StartTls, Step::Auth, Step::Mail] {
-            assert!(matches!(answer(step, 550, "5.1.8 who are you"), Answer::Later { .. }), "{step:?}");
+            assert!(matches!(answer(step, 550, "5.1.8 who are you"), Answer::SlowDown { .. }), "{step:?}");
         }
-        let Answer::Later { why, .. } = answer(Step::Auth, 535, "5.7.8 wrong password for ada@example.org") else {
+        let Answer::SlowDown { why, .. } = answer(Step::Auth, 535, "5.7.8 wrong password for ada@example.org") else {
             panic!()
         };
         assert_eq!(why, "AUTH: 535 5.7.8");

@@ -58,8 +58,9 @@ async fn send(settings: &Settings) -> Answer {
     Smtp::new(settings).unwrap().send(&mail("ada")).await
 }
 
-fn later(answer: Answer) -> String {
-    let Answer::Later { why, .. } = answer else { panic!("{answer:?}") };
+/// No other mail would be sent either.
+fn away(answer: Answer) -> String {
+    let Answer::SlowDown { why, .. } = answer else { panic!("{answer:?}") };
     why
 }
 
@@ -86,7 +87,7 @@ async fn a_mail_goes_over_tls_in_both_ways_with_a_password() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_password_is_later_and_never_printed() {
+async fn a_wrong_or_missing_password_holds_up_all_mails_and_is_never_printed() {
     let certificates = Certificates::new();
     let more = ["--user", "shop", "--password", "correct horse"];
     let Some(server) = certificates.server("starttls", "127.0.0.1", 2090, &more).await else { return };
@@ -94,8 +95,8 @@ async fn a_wrong_or_missing_password_is_later_and_never_printed() {
     let wrong = Settings { user: Some("shop".to_owned()), password: Some("canary".into()), ..missing.clone() };
     let answer = send(&wrong).await;
     assert!(!format!("{answer:?} {wrong:?}").contains("canary"));
-    assert_eq!(later(answer), "AUTH: 535 5.7.8");
-    assert_eq!(later(send(&missing).await), "MAIL: 530 5.7.0");
+    assert_eq!(away(answer), "AUTH: 535 5.7.8");
+    assert_eq!(away(send(&missing).await), "MAIL: 530 5.7.0");
     assert_eq!(server.arrived().unwrap().len(), 0);
 }
 
@@ -106,11 +107,11 @@ async fn a_certificate_that_is_expired_unknown_or_of_another_name_is_not_trusted
         let step = if tls == "implicit" { "the TLS handshake: " } else { "STARTTLS: " };
         for (name, year, word) in [("127.0.0.1", 2020, "expired"), ("mail.example.org", 2090, "not valid for name")] {
             let Some(server) = certificates.server(tls, name, year, &[]).await else { return };
-            let why = later(send(&certificates.settings(scheme, &server)).await);
+            let why = away(send(&certificates.settings(scheme, &server)).await);
             assert!(why.starts_with(step) && why.contains(word), "{why}");
         }
         let Some(server) = certificates.server(tls, "127.0.0.1", 2090, &[]).await else { return };
-        let why = later(send(&Settings { ca_file: None, ..certificates.settings(scheme, &server) }).await);
+        let why = away(send(&Settings { ca_file: None, ..certificates.settings(scheme, &server) }).await);
         assert!(why.starts_with(step) && why.contains("UnknownIssuer"), "{why}");
         assert_eq!(server.arrived().unwrap().len(), 0);
     }
@@ -124,7 +125,7 @@ async fn without_the_tls_that_was_asked_for_nothing_is_sent() {
     for (_, scheme) in WAYS {
         let settings = Settings { timeout: LONG, ..certificates.settings(scheme, &server) };
         let settings = Settings { user: user.user.clone(), password: user.password.clone(), ..settings };
-        let why = later(send(&settings).await);
+        let why = away(send(&settings).await);
         assert!(why.starts_with("STARTTLS: ") || why.starts_with("the TLS handshake: "), "{why}");
     }
     assert_eq!(server.arrived().unwrap().len(), 0);

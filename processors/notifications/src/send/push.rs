@@ -1,0 +1,68 @@
+//! Push messages, and what a push service's answer means for the people they are for.
+
+use super::Verdict;
+use super::part::Notice;
+use super::people::Reach;
+use super::settings::Shop;
+use serde::Deserialize;
+use std::time::Duration;
+use waybill_push::{Answer, Fault, FcmToken, Message, Push, Subscription, Target, Urgency};
+
+/// How long a push service keeps a message for a device that is away: by then the product may be gone again.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long to leave a service alone that does not let us in.
+const MEND: Duration = Duration::from_secs(60);
+
+/// A device as the gateway keeps it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Device {
+    Browser {
+        endpoint: String,
+        keys: Keys,
+    },
+    App {
+        #[serde(rename = "fcmToken")]
+        token: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    p256dh: String,
+    auth: String,
+}
+
+/// Tells a device that a product is back.
+pub(super) async fn tell(push: &Push, shop: &Shop, notice: &Notice, reach: &Reach) -> Verdict {
+    let Some(target) = target(&reach.place) else { return Verdict::Dead("this is no device".to_owned()) };
+    let message = Message {
+        title: notice.product.name.clone(),
+        body: format!("Back in stock at {}, for {}", shop.name, notice.product.price),
+        url: shop.product(&notice.product_id),
+        topic: Some(notice.campaign_id.clone()),
+        ttl: KEPT,
+        urgency: Urgency::Normal,
+    };
+    let attempted = push.send(&target, &message).await;
+    match attempted.answer {
+        Answer::Sent => Verdict::Sent,
+        Answer::Gone => Verdict::Dead("the device is gone".to_owned()),
+        Answer::Later { why, retry_after } => Verdict::Later { why, after: retry_after },
+        // The service was asked, and does not let us in: that is mended, and then it may go.
+        Answer::Refused { fault: Fault::Setup, why } if attempted.call.is_some() => {
+            Verdict::Later { why, after: Some(MEND) }
+        }
+        Answer::Refused { fault: Fault::Message | Fault::Target | Fault::Setup, why } => Verdict::Refused(why),
+        Answer::Unknown { why } => Verdict::Unknown(why),
+    }
+}
+
+fn target(text: &str) -> Option<Target> {
+    match serde_json::from_str(text).ok()? {
+        Device::Browser { endpoint, keys } => {
+            Subscription::new(&endpoint, &keys.p256dh, &keys.auth).ok().map(Target::Web)
+        }
+        Device::App { token } => FcmToken::new(&token).ok().map(Target::Fcm),
+    }
+}
