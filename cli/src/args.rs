@@ -101,14 +101,16 @@ pub enum Role {
     Restock,
     /// inventory.restocked, notifications.*.results → notifications.email, notifications.push
     Fanout,
-    /// All of the above
-    All,
     /// notifications.email → mails, notifications.email.results
     Email,
     /// notifications.push → push messages, notifications.push.results
     Push,
     /// checkout.completed, orders.shipped → mails
     OrderMail,
+    /// restock, fanout, email, push and order-mail
+    Notifications,
+    /// All of the above; of email, push and order-mail those that are set up
+    All,
     /// A payment provider that speaks Stripe's API and takes nobody's money, to try the checkout with
     PaymentSimulator,
 }

@@ -1,6 +1,7 @@
 //! Settings: defaults, then a TOML file, then `WAYBILL_*` variables, then flags. A wrong value ends the start and
 //! names its key.
 
+use crate::args::Role;
 use anyhow::Context;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -261,6 +262,30 @@ impl Config {
         let settings = &self.unsubscribe;
         let given = settings.keys.is_some() || settings.keys_file.is_some();
         given.then(|| Unsubscribe::new(settings)).transpose().context("unsubscribe")
+    }
+
+    /// Whether there are settings for a role that writes to people; other roles need none.
+    pub fn sets_up(&self, role: Role) -> bool {
+        let mail = !self.mail.from.is_empty();
+        let links = self.unsubscribe.keys.is_some() || self.unsubscribe.keys_file.is_some();
+        let web_push = self.push.vapid_key.is_some() || self.push.vapid_key_file.is_some();
+        match role {
+            Role::Email => mail && links,
+            Role::OrderMail => mail,
+            Role::Push => web_push || self.push.fcm_key_file.is_some(),
+            Role::Gateway
+            | Role::Checkout
+            | Role::Inventory
+            | Role::Restock
+            | Role::Fanout
+            | Role::Pick
+            | Role::Pack
+            | Role::Ship
+            | Role::Fulfilment
+            | Role::Notifications
+            | Role::All
+            | Role::PaymentSimulator => true,
+        }
     }
 
     fn retention(&self) -> anyhow::Result<Duration> {

@@ -3,12 +3,17 @@
 //! production.
 
 mod mailbox;
+mod restock;
+mod stand;
 mod watch;
 
+use self::restock::{Customers, Restocked};
+use self::stand::Stand;
 use self::watch::{STEPS, Watch};
 use crate::checkouts::{Pace, Scenario, Shopper, Tally, Visit, send, visit};
 use crate::exit::Ended;
 use crate::journey::Journey;
+use crate::product::Product;
 use crate::run::Running;
 use crate::{catalogue, produce, stock, waterfall};
 use anyhow::Context;
@@ -16,17 +21,12 @@ use clap::Args as ClapArgs;
 use console::style;
 use indicatif::{MultiProgress, ProgressBar};
 use rdkafka::mocking::MockCluster;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use waybill_fulfilment::{Pack, Pick, Ship};
-use waybill_inventory::Inventory;
-use waybill_payment::simulator::SimulatorSettings;
-use waybill_push::Endpoints;
 use waybill_spine::{Health, KafkaConfig, KafkaSink, Policy, Shutdown};
 use waybill_store::Store;
-use waybill_telemetry::TelemetryConfig;
 use waybill_topics::Catalogue;
 
 /// Longest time the demo may take.
@@ -35,10 +35,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const MOST: u64 = 5_000;
 /// Customers a second, and at most at a time.
 const PACE: Pace = Pace { rate: 80.0, concurrency: 64 };
-/// Pieces of every product, and of the one that sells out.
-const PIECES: (i64, i64) = (10_000, 12);
-/// How long the provider thinks.
-const THINKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(80));
+/// Pieces of every product but one, of which there is one for so many checkouts.
+const PLENTY: i64 = 10_000;
+const FEW: u64 = 80;
 const NEXT: &str = "  docker compose up -d                        Kafka, Postgres, a collector, Jaeger
   waybill topics apply                        the topics
   waybill bins load --test-goods 1000         goods in their bins
@@ -57,6 +56,9 @@ pub struct Args {
     /// A seed gives the same customers, carts and cards
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// Where the mails are put that were sent [default: a new folder among the temporary files]
+    #[arg(long, value_name = "FOLDER")]
+    mails: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -67,7 +69,7 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
     for topic in Catalogue::built_in()?.topics() {
         cluster.create_topic(&topic.name, topic.partitions, 1)?;
     }
-    let kafka = mock_kafka(&cluster);
+    let kafka = stand::mock_kafka(&cluster);
     let folder = tempfile::tempdir()?;
     let url = format!("sqlite://{}", folder.path().join("waybill.db").display());
     let store = runtime.block_on(async {
@@ -81,78 +83,51 @@ pub fn demo(args: &Args) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::default();
     let mut running =
         Running::new(kafka.clone(), Health::default(), shutdown.clone(), Policy::default()).with_store(store);
-    let gateway = runtime.block_on(start(&mut running))?;
+    let mails = match &args.mails {
+        Some(folder) => folder.clone(),
+        None => tempfile::Builder::new().prefix("waybill-mails-").tempdir()?.keep(),
+    };
+    let stand = runtime.block_on(stand::start(&mut running, mails))?;
     println!(
         "{}\n{}",
         style("A shop: checked out, reserved, paid, picked, packed, shipped.").bold(),
         style(format!(
-            "embedded broker at {} (kcat can look in), decisions in SQLite, the gateway at http://{gateway}",
-            cluster.bootstrap_servers()
+            "embedded broker at {} (kcat can look in), decisions in SQLite, the gateway at http://{}",
+            cluster.bootstrap_servers(),
+            stand.gateway,
         ))
         .dim(),
     );
-    let begun = Instant::now();
-    let (watch, tally) = flow(args, &runtime, &kafka, gateway)?;
-    let took = begun.elapsed();
+    let ended = play(args, &runtime, &kafka, &stand);
     shutdown.request();
     running.wait()?;
-    tell(args, &kafka, &watch, &tally, took)
+    println!("\n{}\n{NEXT}", style("The same on your own Kafka and Postgres:").bold());
+    ended
 }
 
-/// Starts everything; yields where the gateway listens.
-async fn start(running: &mut Running) -> anyhow::Result<SocketAddr> {
-    let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let simulator = SimulatorSettings { latency: THINKS.0..=THINKS.1, ..SimulatorSettings::default() };
-    let provider = running.start_simulator(free_port, simulator).await?;
-    let payment = waybill_payment::Settings {
-        base_url: format!("http://{provider}"),
-        secret_key: Some("sk_test_demo".into()),
-        ..waybill_payment::Settings::default()
-    };
-    running.start_checkout(waybill_checkout::Settings::default(), &payment, telemetry("checkout"))?;
-    running.start(Inventory, (), telemetry("inventory"))?;
-    running.start(Pick, (), telemetry("pick"))?;
-    running.start(Pack, (), telemetry("pack"))?;
-    running.start(Ship, (), telemetry("ship"))?;
-    let means = running.gateway_means(Endpoints::new(&waybill_push::Settings::default())?, None)?;
-    running.start_gateway(free_port, waybill_gateway::Settings::default(), means, telemetry("gateway")).await
-}
-
-/// The demo exports only where the environment names a collector.
-fn telemetry(service: &str) -> TelemetryConfig {
-    TelemetryConfig {
-        service: format!("waybill-{service}"),
-        environment: "demo".to_owned(),
-        instance: std::process::id().to_string(),
-        baggage: vec![],
-        export: std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some(),
-    }
-}
-
-fn mock_kafka(cluster: &MockCluster<'_, impl rdkafka::client::ClientContext>) -> KafkaConfig {
-    let properties = [
-        ("bootstrap.servers", cluster.bootstrap_servers()),
-        // The mock broker does not wake a fetch that waits.
-        ("fetch.wait.max.ms", "5".to_owned()),
-    ];
-    KafkaConfig {
-        properties: properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        prefix: String::new(),
-    }
+/// Both acts, each told when it is over.
+fn play(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, stand: &Stand) -> anyhow::Result<Ended> {
+    let mut watch = Watch::start(kafka)?;
+    let shopper = Shopper::new(&format!("http://{}", stand.gateway))?;
+    let products = Arc::new(runtime.block_on(shopper.make_products(catalogue::goods()))?);
+    let customers = Customers { runtime, shopper: &shopper, products: &products, seed: args.seed };
+    let begun = Instant::now();
+    let tally = sell(args, &customers, kafka, &mut watch)?;
+    tell_orders(args, kafka, &watch, &tally, begun.elapsed())?;
+    let restocked = restock::play(&customers, kafka, stand, &mut watch)?;
+    tell_restock(kafka, &watch, stand, &restocked)?;
+    Ok(if tally.failed() == 0 { Ended::Done } else { Ended::InPart })
 }
 
 /// Fills the shop, sends customers and watches the topics until every order has come to its end.
-fn flow(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, gateway: SocketAddr) -> anyhow::Result<(Watch, Tally)> {
-    let mut watch = Watch::start(kafka)?;
-    let shopper = Shopper::new(&format!("http://{gateway}"))?;
-    let products = Arc::new(runtime.block_on(shopper.make_products(catalogue::goods()))?);
+fn sell(args: &Args, customers: &Customers<'_>, kafka: &KafkaConfig, watch: &mut Watch) -> anyhow::Result<Tally> {
     let begun = Instant::now();
     let stuck = |what: String| {
         anyhow::ensure!(begun.elapsed() < LIMIT, "the demo is stuck: {what}");
         Ok(())
     };
     let mut sink = KafkaSink::connect(kafka, "produce")?;
-    produce::publish(&mut sink, &stock::received(&pieces())?)?;
+    produce::publish(&mut sink, &stock::received(&pieces(args.orders))?)?;
     while watch.count("inventory.levels") < u64::from(catalogue::PRODUCTS) {
         watch.look(Duration::from_millis(20))?;
         stuck(format!("{} products are in stock", watch.count("inventory.levels")))?;
@@ -161,13 +136,14 @@ fn flow(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, gateway: SocketAddr
     let asked = screen.add(produce::bar(args.orders, "checkouts"));
     let bars: Vec<ProgressBar> = STEPS.iter().map(|(_, what)| screen.add(produce::bar(args.orders, what))).collect();
     let (bar, visits) = (asked.clone(), visits(args));
-    let customers = runtime.spawn(async move { send(&shopper, &products, visits, PACE, &bar).await });
-    while !customers.is_finished() {
+    let (shopper, products) = (customers.shopper.clone(), customers.products.clone());
+    let sent = customers.runtime.spawn(async move { send(&shopper, &products, visits, PACE, &bar).await });
+    while !sent.is_finished() {
         watch.show(&bars)?;
         stuck(format!("{} checkouts are answered", asked.position()))?;
     }
     asked.abandon();
-    let tally = runtime.block_on(customers)?;
+    let tally = customers.runtime.block_on(sent)?;
     bars.iter().for_each(|bar| bar.set_length(tally.orders()));
     while watch.ended() < tally.orders() {
         watch.show(&bars)?;
@@ -175,14 +151,14 @@ fn flow(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, gateway: SocketAddr
     }
     watch.show(&bars)?;
     bars.iter().for_each(ProgressBar::abandon);
-    Ok((watch, tally))
+    Ok(tally)
 }
 
-/// Goods received: plenty, but for the last product.
-fn pieces() -> Vec<(String, i64)> {
-    let mut pieces: Vec<(String, i64)> = catalogue::goods().map(|goods| (goods.product_id, PIECES.0)).collect();
+/// Goods received: plenty, but for the last product, which sells out.
+fn pieces(orders: u64) -> Vec<(String, i64)> {
+    let mut pieces: Vec<(String, i64)> = catalogue::goods().map(|goods| (goods.product_id, PLENTY)).collect();
     if let Some(last) = pieces.last_mut() {
-        last.1 = PIECES.1;
+        last.1 = i64::try_from(orders / FEW).unwrap_or(i64::MAX).max(1);
     }
     pieces
 }
@@ -201,7 +177,7 @@ fn visits(args: &Args) -> impl Iterator<Item = Visit> + Send + use<> {
     })
 }
 
-fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Duration) -> anyhow::Result<Ended> {
+fn tell_orders(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Duration) -> anyhow::Result<()> {
     println!("\n{tally}\n");
     println!(
         "{} of {} checkouts shipped in {:.1} s. Of {} orders a line was not there in full; of {} there was nothing. \
@@ -217,6 +193,23 @@ fn tell(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Du
         let journey = Journey::read(kafka, order)?;
         print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
     }
-    println!("\n{}\n{NEXT}", style("The same on your own Kafka and Postgres:").bold());
-    Ok(if tally.failed() == 0 { Ended::Done } else { Ended::InPart })
+    println!();
+    Ok(())
+}
+
+fn tell_restock(kafka: &KafkaConfig, watch: &Watch, stand: &Stand, restocked: &Restocked) -> anyhow::Result<()> {
+    let waiting = usize::try_from(restock::WAITING.0 + restock::WAITING.1)?;
+    println!(
+        "\n{} of {waiting} people who waited for {} were told, the first within {:.1} s of its return, first come, first \
+         served. {} of them bought it: it is gone again, and {} wait on.\n",
+        style(watch.told().len()).bold().green(),
+        restocked.product,
+        restocked.first.as_secs_f64(),
+        restocked.bought,
+        waiting.saturating_sub(watch.told().len()),
+    );
+    print!("{}", Product::read(kafka, &restocked.product)?.tell());
+    let (mails, folder) = (stand.mailbox.count(), stand.mailbox.folder().display());
+    println!("\n{mails} mails, of the campaign and of the orders that came of it: {folder}");
+    Ok(())
 }

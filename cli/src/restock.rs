@@ -22,13 +22,17 @@ pub struct Args {
 /// Runs the command.
 pub fn restock(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     waybill_telemetry::log_to_stderr("info");
-    let delivery = StockAdjustment {
-        adjustment_id: format!("delivery-{:032x}", rand::rng().random::<u128>()),
-        product_id: args.product.clone(),
-        delta: args.quantity,
-        reason: AdjustmentReason::Received,
-    };
-    produce::publish(&mut stock::sink(config)?, &[stock::message(delivery)?])?;
+    produce::publish(&mut stock::sink(config)?, &[stock::message(delivery(&args.product, args.quantity))?])?;
     println!("{} pieces of {} received", args.quantity, args.product);
     Ok(Ended::Done)
+}
+
+/// A delivery, as a warehouse system would tell of it.
+pub fn delivery(product: &str, quantity: i64) -> StockAdjustment {
+    StockAdjustment {
+        adjustment_id: format!("delivery-{:032x}", rand::rng().random::<u128>()),
+        product_id: product.to_owned(),
+        delta: quantity,
+        reason: AdjustmentReason::Received,
+    }
 }

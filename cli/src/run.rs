@@ -17,9 +17,7 @@ use waybill_fulfilment::{Pack, Pick, Ship};
 use waybill_gateway::Means;
 use waybill_inventory::Inventory;
 use waybill_mail::unsubscribe::Unsubscribe;
-use waybill_notifications::{
-    Email, Fanout, FanoutSettings, Mailer, OrderMail, Outlet, Planner, Push, Restock, Tell,
-};
+use waybill_notifications::{Email, Fanout, FanoutSettings, Mailer, OrderMail, Outlet, Planner, Push, Restock, Tell};
 use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_push::Endpoints;
@@ -45,7 +43,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
-    let roles = chosen(&args.roles);
+    let roles = chosen(&args.roles, config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let shutdown = Shutdown::default();
     runtime.spawn(stop_on_signal(shutdown.clone()));
@@ -71,14 +69,19 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
 }
 
 const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
+const NOTIFICATIONS: [Role; 5] = [Role::Restock, Role::Fanout, Role::Email, Role::Push, Role::OrderMail];
 
-fn chosen(roles: &[Role]) -> BTreeSet<Role> {
+/// Of all roles, those that write to people run where it is set up how.
+fn chosen(roles: &[Role], config: &Config) -> BTreeSet<Role> {
     let each = roles.iter().flat_map(|role| match role {
         Role::All => {
-            let others = [Role::Gateway, Role::Checkout, Role::Inventory, Role::Restock, Role::Fanout];
-            [&others[..], &FULFILMENT].concat()
+            let all = [&[Role::Gateway, Role::Checkout, Role::Inventory][..], &FULFILMENT, &NOTIFICATIONS].concat();
+            let (on, off) = all.into_iter().partition::<Vec<Role>, _>(|role| config.sets_up(*role));
+            off.into_iter().for_each(|role| eprintln!("{} stays off: it is not set up", name(role)));
+            on
         }
         Role::Fulfilment => FULFILMENT.to_vec(),
+        Role::Notifications => NOTIFICATIONS.to_vec(),
         Role::Gateway
         | Role::Checkout
         | Role::Inventory
@@ -109,6 +112,7 @@ fn name(role: Role) -> &'static str {
         Role::Push => Tell::<Push>::NAME,
         Role::OrderMail => OrderMail::NAME,
         Role::Fulfilment => "fulfilment",
+        Role::Notifications => "notifications",
         Role::All => "all",
         Role::PaymentSimulator => "payment-simulator",
     }
@@ -223,7 +227,7 @@ impl Running {
                 Ok(())
             }
             // Chosen apart.
-            Role::Fulfilment | Role::All => Ok(()),
+            Role::Fulfilment | Role::Notifications | Role::All => Ok(()),
         }
     }
 
@@ -249,7 +253,8 @@ impl Running {
         Ok(Outlet::orders(mailer, config.mail.connections, shop, config.rates, store))
     }
 
-    fn another_store(&self) -> anyhow::Result<Store> {
+    /// Another connection to the database.
+    pub fn another_store(&self) -> anyhow::Result<Store> {
         Ok(self.store.as_ref().context("no database was opened")?.another())
     }
 

@@ -11,14 +11,17 @@ use serde_json::{Value, json};
 use std::time::Instant;
 use tokio::task::JoinSet;
 
+/// The keys of a browser, those of the example of RFC 8291: nobody reads what is sent to these people.
+const P256DH: &str = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+const AUTH: &str = "BTBZMqHH6r4Tts7J_aSIgg";
 /// Failures that are told one by one.
 const TOLD: usize = 5;
 
 /// Who waits for what.
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Each is a user with an address of their own at --domain, a made-up token of Firebase's, or both: whoever \
-sends to them needs a mail server that keeps what it gets, and a stand-in for Firebase.\n\n\
+    after_help = "Each is a user with an address of their own at --domain, a made-up device, or both: whoever sends to them \
+needs a mail server that keeps what it gets, and a stand-in for Firebase, or for the browsers' push services (--browsers).\n\n\
 It exits with 3 where somebody could not subscribe."
 )]
 pub struct Args {
@@ -40,6 +43,9 @@ pub struct Args {
     /// What follows the @ of their addresses
     #[arg(long, default_value = "example.com")]
     domain: String,
+    /// Their devices are browsers, whose push service is at this address (an origin of push.origins), not apps
+    #[arg(long, value_name = "URL")]
+    browsers: Option<String>,
     /// The gateway
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
@@ -72,6 +78,8 @@ pub struct Crowd {
     pub seed: u64,
     /// Of their addresses.
     pub domain: String,
+    /// The push service of their browsers; without it they have apps.
+    pub browsers: Option<String>,
 }
 
 /// Runs the command.
@@ -86,6 +94,7 @@ pub fn subscribers(args: &Args) -> anyhow::Result<Ended> {
             quantity: args.quantity,
             seed: args.seed,
             domain: args.domain.clone(),
+            browsers: args.browsers.clone(),
         };
         let (bar, begun) = (produce::bar(args.count, "people"), Instant::now());
         let counted = subscribe(&shopper, &crowd, args.count, args.concurrency.into(), &bar).await;
@@ -110,6 +119,11 @@ pub struct Counted {
     pub known: u64,
     /// People who could not subscribe.
     pub failed: Vec<anyhow::Error>,
+}
+
+/// A person of a crowd.
+fn person(seed: u64, number: u64) -> String {
+    format!("w-{seed}-{number}")
 }
 
 /// Lets so many people of a crowd subscribe, some at a time.
@@ -140,7 +154,7 @@ pub async fn subscribe(shopper: &Shopper, crowd: &Crowd, count: u64, concurrency
 impl Crowd {
     /// New and known subscriptions of this person.
     async fn one(&self, shopper: &Shopper, number: u64) -> anyhow::Result<(u64, u64)> {
-        let user = format!("w-{}-{number}", self.seed);
+        let user = person(self.seed, number);
         self.subscribe(shopper, &user).await.with_context(|| user.clone())
     }
 
@@ -164,7 +178,10 @@ impl Crowd {
             let email = format!("{user}@{}", self.domain);
             (Method::PUT, format!("/api/users/{user}/email"), json!({"email": email, "name": format!("Person {user}")}))
         } else {
-            let target = json!({"fcmToken": format!("token-of-{user}")});
+            let target = match &self.browsers {
+                Some(url) => json!({"endpoint": format!("{url}/{user}"), "keys": {"p256dh": P256DH, "auth": AUTH}}),
+                None => json!({"fcmToken": format!("token-of-{user}")}),
+            };
             (Method::POST, format!("/api/users/{user}/push-targets"), target)
         }
     }

@@ -5,7 +5,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use waybill_events::{OrderPlaced, OrderShort};
+use waybill_events::{EmailResults, OrderPlaced, OrderShort, Tell};
 use waybill_spine::KafkaConfig;
 use waybill_topics::Catalogue;
 
@@ -13,8 +13,16 @@ use waybill_topics::Catalogue;
 pub const STEPS: [(&str, &str); 4] =
     [("orders.new", "placed"), ("orders.picked", "picked"), ("orders.packed", "packed"), ("orders.shipped", "shipped")];
 
-const WATCHED: [&str; 6] =
-    ["inventory.levels", "orders.new", "orders.picked", "orders.short", "orders.packed", "orders.shipped"];
+const WATCHED: [&str; 8] = [
+    "inventory.levels",
+    "orders.new",
+    "orders.picked",
+    "orders.short",
+    "orders.packed",
+    "orders.shipped",
+    "notifications.email.results",
+    "notifications.push.results",
+];
 
 /// What the topics show, order by order.
 pub struct Watch {
@@ -24,6 +32,8 @@ pub struct Watch {
     seen: BTreeMap<&'static str, BTreeSet<String>>,
     /// Orders that came short, and how many of their lines were not there at all.
     short: BTreeMap<String, usize>,
+    /// People who were told that a product is back, in the order in which it showed.
+    told: Vec<String>,
 }
 
 impl Watch {
@@ -39,7 +49,7 @@ impl Watch {
             }
         }
         consumer.assign(&assignment)?;
-        Ok(Watch { consumer, lines: BTreeMap::new(), seen: BTreeMap::new(), short: BTreeMap::new() })
+        Ok(Watch { consumer, lines: BTreeMap::new(), seen: BTreeMap::new(), short: BTreeMap::new(), told: Vec::new() })
     }
 
     /// Reads what has come, for `limit` at most.
@@ -61,6 +71,12 @@ impl Watch {
                 let event: OrderShort = serde_json::from_slice(payload)?;
                 self.short.insert(key.clone(), event.lines.iter().filter(|l| l.picked == 0).count());
             }
+            if topic.ends_with(".results") {
+                // Of both channels they look alike.
+                let EmailResults(results) = serde_json::from_slice(payload)?;
+                let sent = results.people.into_iter().filter(|told| told.result == Tell::Sent);
+                self.told.extend(sent.map(|told| told.user_id));
+            }
             self.seen.entry(topic).or_default().insert(key);
         }
         Ok(())
@@ -78,6 +94,11 @@ impl Watch {
     /// How many keys have been seen on a topic.
     pub fn count(&self, topic: &str) -> u64 {
         self.seen.get(topic).map_or(0, |keys| keys.len() as u64)
+    }
+
+    /// People who were told that a product is back.
+    pub fn told(&self) -> &[String] {
+        &self.told
     }
 
     /// Orders of which there was nothing to ship. The topics are read in no order.

@@ -3,6 +3,7 @@
 use crate::campaign::Tally;
 use crate::fanout::FanoutSettings;
 use crate::step::Step;
+use crate::subscriptions;
 use crate::time::{from_micros, micros};
 use jiff::Timestamp;
 use waybill_events::MAX_BATCH;
@@ -285,22 +286,15 @@ pub(crate) async fn tally(tx: &mut Tx<'_>, campaign_id: &str, first: i32) -> Res
 
 /// Deletes subscriptions whose time is over, and batches that were settled long ago, a part of each.
 pub(crate) async fn sweep(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    subscriptions::expire(tx, SWEEP).await?;
     match tx.connection() {
         Connection::Postgres(connection) => {
-            let sql = "delete from subscriptions where id = any(array(
-                           select id from subscriptions where expires_at <= now() order by expires_at limit $1
-                           for update skip locked))";
-            sqlx::query(sql).bind(SWEEP).execute(&mut *connection).await?;
             let sql = "delete from batches where ctid = any(array(
                            select ctid from batches where settled_at < now() - $1 * interval '1 day'
                            order by settled_at limit $2 for update skip locked))";
             sqlx::query(sql).bind(KEEP).bind(SWEEP).execute(connection).await?;
         }
         Connection::Sqlite(connection) => {
-            let sql = "delete from subscriptions where id in (
-                           select id from subscriptions where expires_at <= unixepoch('subsec')
-                           order by expires_at limit ?1)";
-            sqlx::query(sql).bind(SWEEP).execute(&mut *connection).await?;
             let sql = "delete from batches where rowid in (
                            select rowid from batches where settled_at < unixepoch('subsec') - ?1 * 86400
                            order by settled_at limit ?2)";
