@@ -100,7 +100,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             *p99 = percentile(pace(server, args, *rate * args.pace).await?);
         }
         let first = next;
-        let once = rush(gateway, args.connections, seconds(args), |number| format!("p-{:07}", first + number)).await?;
+        let once =
+            rush(gateway, args.connections, seconds(args), move |number| format!("p-{:07}", first + number)).await?;
         next += once.len() as u64 + args.connections as u64;
         ensure!(next < args.products, "all {} products were asked for: give more with --products", args.products);
         seen.uncached = per_second(&once, seconds(args));

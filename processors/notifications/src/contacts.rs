@@ -32,8 +32,12 @@ pub async fn put(tx: &mut Tx<'_>, user_id: &str, email: &str, name: Option<&str>
 pub async fn remove(tx: &mut Tx<'_>, user_id: &str) -> Result<(), StoreError> {
     let sql = "delete from contacts where user_id = $1";
     match tx.connection() {
-        Connection::Postgres(connection) => drop(sqlx::query(sql).bind(user_id).execute(connection).await?),
-        Connection::Sqlite(connection) => drop(sqlx::query(sql).bind(user_id).execute(connection).await?),
+        Connection::Postgres(connection) => {
+            sqlx::query(sql).bind(user_id).execute(connection).await?;
+        }
+        Connection::Sqlite(connection) => {
+            sqlx::query(sql).bind(user_id).execute(connection).await?;
+        }
     }
     Ok(())
 }

@@ -129,8 +129,12 @@ pub async fn put(tx: &mut Tx<'_>, user_id: &str, target: &PushTarget) -> Result<
 pub async fn remove(tx: &mut Tx<'_>, user_id: &str, id: &str) -> Result<(), StoreError> {
     let sql = "delete from push_targets where user_id = $1 and id = $2";
     match tx.connection() {
-        Connection::Postgres(connection) => drop(sqlx::query(sql).bind(user_id).bind(id).execute(connection).await?),
-        Connection::Sqlite(connection) => drop(sqlx::query(sql).bind(user_id).bind(id).execute(connection).await?),
+        Connection::Postgres(connection) => {
+            sqlx::query(sql).bind(user_id).bind(id).execute(connection).await?;
+        }
+        Connection::Sqlite(connection) => {
+            sqlx::query(sql).bind(user_id).bind(id).execute(connection).await?;
+        }
     }
     Ok(())
 }

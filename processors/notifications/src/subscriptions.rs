@@ -155,7 +155,7 @@ pub async fn end(tx: &mut Tx<'_>, product_id: &str, user_id: &str, channel: Chan
     let sql = "delete from subscriptions where product_id = $1 and user_id = $2 and channel = $3";
     macro_rules! delete {
         ($connection:ident) => {
-            drop(sqlx::query(sql).bind(product_id).bind(user_id).bind(channel.as_str()).execute($connection).await?)
+            _ = sqlx::query(sql).bind(product_id).bind(user_id).bind(channel.as_str()).execute($connection).await?
         };
     }
     match tx.connection() {
@@ -186,8 +186,12 @@ pub async fn product_of(tx: &mut Tx<'_>, id: i64) -> Result<Option<String>, Stor
 pub async fn end_by_id(tx: &mut Tx<'_>, id: i64) -> Result<(), StoreError> {
     let sql = "delete from subscriptions where id = $1";
     match tx.connection() {
-        Connection::Postgres(connection) => drop(sqlx::query(sql).bind(id).execute(connection).await?),
-        Connection::Sqlite(connection) => drop(sqlx::query(sql).bind(id).execute(connection).await?),
+        Connection::Postgres(connection) => {
+            sqlx::query(sql).bind(id).execute(connection).await?;
+        }
+        Connection::Sqlite(connection) => {
+            sqlx::query(sql).bind(id).execute(connection).await?;
+        }
     }
     Ok(())
 }
