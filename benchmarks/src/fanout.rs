@@ -91,8 +91,8 @@ async fn campaign(
         topics.iter().map(|topic| count_topic(bootstrap, topic)).sum()
     };
     let before = published()?;
-    let begun = Instant::now();
     produce(bootstrap, &work.scope.topic("inventory.restocked"), vec![restocked(product)]).await?;
+    let begun = Instant::now();
     let mut first_batch = None;
     loop {
         if first_batch.is_none() && published()? > before {

@@ -175,7 +175,6 @@ async fn a_restock_becomes_batches_and_its_span_tells_what_came_of_them() {
 async fn killed(name: &str, replicas: usize) {
     const PEOPLE: i64 = 6_000;
     let Some(mut shop) = Shop::open(name, 1).await else { return };
-    shop.set("WAYBILL_FANOUT_SPACING", "150ms");
     shop.set("WAYBILL_RESTOCK_COOLDOWN", "0s");
     // A dead process's place is taken sooner.
     shop.set("WAYBILL_KAFKA_SESSION_TIMEOUT_MS", "6000");
@@ -184,18 +183,18 @@ async fn killed(name: &str, replicas: usize) {
     wait(&shop, "p-0001", PEOPLE).await;
     stock(&shop, "p-0001", "1500");
     let mut senders = Senders::new();
-    let (mut kills, mut last) = (0, 0);
+    let (mut kills, mut last, mut sold_out) = (0, 0, false);
     until_ended(&shop, &mut senders, 2, |answered| {
-        if answered >= last + 8 && kills < 6 {
+        if answered >= last + 3 && kills < 6 {
             (kills, last) = (kills + 1, answered);
             fanouts[kills % replicas].kill().unwrap();
             fanouts[kills % replicas] = shop.run(&["fanout"]);
         }
-        if kills == 3 && shop.count("inventory.restocked") < 2 {
+        if kills == 3 && !sold_out {
+            sold_out = true;
             // Sold out and back in the middle of it: another campaign, for those whom the first did not reach.
-            kills += 1;
             stock(&shop, "p-0001", "-1500");
-            stock(&shop, "p-0001", "1500");
+            stock(&shop, "p-0001", "1400");
         }
     })
     .await;
@@ -219,28 +218,32 @@ async fn four_fanouts_killed_at_random_tell_everyone_once() {
     Box::pin(killed("killed-4", 4)).await;
 }
 
+/// Fanout aborts at a point of the loop, in the middle of planning, and another one goes on.
+async fn dies(point: &str) {
+    let Some(mut shop) = Shop::open("dying", 1).await else { return };
+    shop.set("WAYBILL_FANOUT_PORTION", "500");
+    shop.set("WAYBILL_FANOUT_FACTOR", "all");
+    shop.set("WAYBILL_FANOUT_SPACING", "0s");
+    let _others = shop.run(&["inventory", "restock"]);
+    shop.set("WAYBILL_TEST_FAILPOINT", point);
+    let mut dying = shop.run(&["fanout"]);
+    shop.set("WAYBILL_TEST_FAILPOINT", "none");
+    wait(&shop, "p-0001", 1_200).await;
+    stock(&shop, "p-0001", "1");
+    let status = dying.wait(LIMIT).await.unwrap();
+    assert!(!status.success(), "{point}: {status}");
+    let _again = shop.run(&["fanout"]);
+    let mut senders = Senders::new();
+    until_ended(&shop, &mut senders, 1, |_| {}).await;
+    assert_eq!((senders.told.len(), ranges(&shop, 1_200)), (1_200, 14), "{point}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fanout_that_dies_at_any_point_of_a_campaign_plans_every_batch_once() {
-    // A step planned and not known of; kept and not made; known and not kept; kept and not published; batches published and
-    // not forgotten.
-    for point in ["after_call:1", "before_call:2", "before_settle:2", "after_settle:1", "after_relay:1"] {
-        let Some(mut shop) = Shop::open("dying", 1).await else { return };
-        shop.set("WAYBILL_FANOUT_PORTION", "500");
-        shop.set("WAYBILL_FANOUT_FACTOR", "all");
-        shop.set("WAYBILL_FANOUT_SPACING", "0s");
-        let _others = shop.run(&["inventory", "restock"]);
-        shop.set("WAYBILL_TEST_FAILPOINT", point);
-        let mut dying = shop.run(&["fanout"]);
-        shop.set("WAYBILL_TEST_FAILPOINT", "none");
-        wait(&shop, "p-0001", 1_200).await;
-        stock(&shop, "p-0001", "1");
-        let status = dying.wait(LIMIT).await.unwrap();
-        assert!(!status.success(), "{point}: {status}");
-        let _again = shop.run(&["fanout"]);
-        let mut senders = Senders::new();
-        until_ended(&shop, &mut senders, 1, |_| {}).await;
-        assert_eq!((senders.told.len(), ranges(&shop, 1_200)), (1_200, 14), "{point}");
-    }
+    // Planned and nobody knows; kept and not planned; known and not kept; kept and not published; published and not forgotten.
+    let points = ["after_call:1", "before_call:2", "before_settle:2", "after_settle:1", "after_relay:1"];
+    let [a, b, c, d, e] = points.map(|point| Box::pin(dies(point)));
+    tokio::join!(a, b, c, d, e);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

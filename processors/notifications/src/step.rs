@@ -5,7 +5,7 @@
 //! that the campaign has gone on, and does nothing.
 
 use crate::campaign::{Campaign, Doing, Tally, campaign_id};
-use crate::campaign_rows::{self as rows, Facts};
+use crate::campaign_rows::{self as rows, Facts, Found};
 use crate::fanout::{Fanout, FanoutSettings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -132,33 +132,26 @@ impl Step {
     }
 
     async fn plan(&self, tx: &mut Tx<'_>, facts: &Facts, settings: &FanoutSettings) -> Result<Looked, StoreError> {
-        let Campaign { wave, .. } = &self.campaign;
-        let adopted = rows::planned(tx, &self.campaign_id(), self.campaign.planned).await?;
-        if adopted.batches == [0; 2] {
-            if let Some(wait) = wave.early(facts.now, self.campaign.zero_version.is_none()) {
-                let over = self.campaign.zero_version.is_some() && self.sold_out(facts);
-                return Ok(if over { Looked::SoldOut } else { Looked::Early { wait } });
-            }
-            if self.sold_out(facts) {
-                return Ok(Looked::SoldOut);
-            }
-        }
+        let Campaign { wave, planned, zero_version: begun, .. } = &self.campaign;
         let wanted = wave.left.unwrap_or_else(|| settings.factor.of(facts.available));
-        let zero_version = self.campaign.zero_version.unwrap_or(facts.last_zero_version);
-        if adopted.batches != [0; 2] {
-            let (cursor, left) = (adopted.to, wanted - adopted.people);
-            let (batches, begins) = (adopted.batches, adopted.begins);
+        let zero_version = begun.unwrap_or(facts.last_zero_version);
+        let found = rows::planned(tx, &self.campaign_id(), *planned).await?;
+        if found.batches != [0; 2] {
+            let Found { batches, people, to: cursor, begins } = found;
+            let left = wanted - people;
             return Ok(Looked::Planned(Planned { batches, cursor, begins, left, more: true, zero_version }));
         }
+        let sold_out = self.sold_out(facts);
+        match wave.early(facts.now, begun.is_none()) {
+            Some(wait) if begun.is_none() || !sold_out => return Ok(Looked::Early { wait }),
+            Some(_) | None if sold_out => return Ok(Looked::SoldOut),
+            Some(_) | None => {}
+        }
         let reach = rows::reach(tx, self, facts, wanted, settings.portion).await?;
-        let begins = wave.begins.unwrap_or(facts.now);
-        rows::plan(tx, self, facts, (reach.to, begins), settings).await?;
-        let planned = rows::planned(tx, &self.campaign_id(), self.campaign.planned).await?;
-        let left = wanted - reach.people;
-        let more = reach.rows >= settings.portion;
-        let begins = planned.begins;
-        let batches = planned.batches;
-        Ok(Looked::Planned(Planned { batches, cursor: reach.to, begins, left, more, zero_version }))
+        rows::plan(tx, self, facts, (reach.to, wave.begins.unwrap_or(facts.now)), settings).await?;
+        let Found { batches, begins, .. } = rows::planned(tx, &self.campaign_id(), *planned).await?;
+        let (cursor, left, more) = (reach.to, wanted - reach.people, reach.rows >= settings.portion);
+        Ok(Looked::Planned(Planned { batches, cursor, begins, left, more, zero_version }))
     }
 
     /// Batches that wait for their time are taken back once the product is sold out.
