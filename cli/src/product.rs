@@ -236,8 +236,10 @@ impl Restock {
                 human(after),
                 style(first.trace_id.as_deref().map_or(String::new(), |id| format!("  trace {}", short(id)))).dim(),
             );
-        } else {
+        } else if told > 0 {
             let _ = writeln!(out, "  └─ {told} people were told; none of them has bought it yet");
+        } else {
+            let _ = writeln!(out, "  └─ nobody was told");
         }
     }
 
@@ -275,7 +277,7 @@ impl Batch {
             counts.into_iter().map(|(tell, count)| format!("{count} {}", tell.as_str())).collect();
         let _ = writeln!(
             out,
-            "  ├─ told by {:<5}  +{:<9} {}{}{}",
+            "  ├─ told by {:<5}  +{:<7} {}{}{}",
             self.channel,
             self.ended().map_or(String::new(), |ended| human(ended.duration_since(restocked_at))),
             if counts.is_empty() { "nobody".to_owned() } else { counts.join(", ") },

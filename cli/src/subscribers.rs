@@ -122,7 +122,7 @@ pub struct Counted {
 }
 
 /// A person of a crowd.
-fn person(seed: u64, number: u64) -> String {
+pub fn person(seed: u64, number: u64) -> String {
     format!("w-{seed}-{number}")
 }
 
