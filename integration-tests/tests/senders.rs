@@ -83,6 +83,22 @@ async fn whoever_waits_is_told_once_and_what_became_of_each_is_published_counted
     world.check_canaries(&process.log().unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_told_now_is_told_later_and_once() {
+    let Some(world) = World::open("later", "200").await else { return };
+    let _process = world.shop.run(&["email"]);
+    // For 421 a server wants to be left alone by everybody.
+    let odd = ["once-rcpt-451-4.2.0", "once-dot-451", "once-rcpt-421-4.3.2"].map(str::to_owned);
+    let last = world.wait(&[names(0..10), odd.to_vec(), names(10..20)].concat()).await;
+    world.send("email", 0, last).await;
+    let told = world.results("email", 1).await;
+    assert_eq!(told.len(), 23);
+    assert!(told.values().all(|result| result == "sent"), "{told:?}");
+    let recipients = world.recipients();
+    assert_eq!(recipients.len(), 23);
+    assert!(recipients.values().all(|times| *times == 1), "{recipients:?}");
+}
+
 async fn spans_are_right(world: &World) {
     let singles = eventually("all spans are exported", LIMIT, async || {
         let spans: Vec<Caught> = world.collector.spans();

@@ -2,7 +2,8 @@
 
 Prints one JSON object a line: where it listens, then each mail it accepts, as it came. The part of the address before the @
 is `STEP-CODE[-STATUS]` (`rcpt-550-5.1.1`, `dot-451`) or `drop-STEP`, `slow-STEP`, of the steps rcpt, data, text, dot.
-`drop-dot` and `slow-dot` have accepted the mail, and do not say so. Anything else is taken.
+`drop-dot` and `slow-dot` have accepted the mail, and do not say so. With `once-` before it, it happens once. Anything
+else is taken.
 """
 import argparse
 import asyncio
@@ -22,10 +23,18 @@ def tell(**fact):
     print(json.dumps(fact), flush=True)
 
 
+done = set()
+
+
 def wish(recipients, step):
     """What the recipient asks for at this step: a reply, "drop", "slow", or nothing."""
     for address in recipients:
         words = address.split("@")[0].split("-")
+        if words[0] == "once":
+            words = words[1:]
+            if step not in words[:2] or address in done:
+                continue
+            done.add(address)
         if words[0] == step:
             return " ".join(words[1:]) + f" <{address}> says so"
         if words[0] in ("drop", "slow") and words[1:2] == [step]:
