@@ -13,6 +13,8 @@ mod front;
 mod fuzz;
 mod inventory;
 mod notify;
+mod questions;
+mod replay;
 mod rush;
 mod saga;
 mod shop;
