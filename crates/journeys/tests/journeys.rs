@@ -165,8 +165,8 @@ async fn of_two_records_with_one_id_the_first_counts_in_whatever_order_they_are_
             .into_iter()
             .enumerate()
     {
-        let Targets { mut targets, .. } = targets(&format!("first-{number}")).await;
-        for target in &mut targets {
+        let mut place = targets(&format!("first-{number}")).await;
+        for target in &mut place.targets {
             let mut repeats = 0;
             for _again in 0..2 {
                 for batch in order.chunks(batch) {
@@ -190,8 +190,8 @@ fn line(spans: Vec<Span>) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_compared_field_by_field() {
-    let Targets { mut targets, .. } = targets("compare").await;
-    for target in &mut targets {
+    let mut place = targets("compare").await;
+    for target in &mut place.targets {
         let (record, span) = record(span(1), "a", (0, 0));
         target.write(vec![Told::read(&record).unwrap()]).await.unwrap();
         let whole = exported(span);
@@ -232,7 +232,7 @@ async fn an_export_is_compared_field_by_field() {
 /// As the collector's file exporter writes: 64-bit numbers as text, defaults left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_form_of_the_collectors_file_exporter_is_read() {
-    let Targets { mut targets, .. } = targets("form").await;
+    let mut place = targets("form").await;
     let time: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
     let mut plain = SpanRecord::new(&mut rand::rng(), "pack", "fulfilment", "warehouse.pack", SpanKind::Consumer, time);
     (plain.trace_id, plain.span_id) = (1_u128.into(), 2_u64.into());
@@ -243,7 +243,7 @@ async fn the_form_of_the_collectors_file_exporter_is_read() {
     content.push("waybill_span", Some(&plain.publish().unwrap()));
     let record = Record { topic: "orders.packed".into(), partition: 0, offset: 0, timestamp_ms: 0, content };
     let export = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"waybill-pack"}}]},"scopeSpans":[{"scope":{"name":"waybill.fulfilment","version":"0.1.0"},"spans":[{"traceId":"00000000000000000000000000000001","spanId":"0000000000000002","parentSpanId":"","flags":257,"name":"warehouse.pack","kind":5,"startTimeUnixNano":"1795255200000000000","endTimeUnixNano":"1795255200000000000","attributes":[{"key":"pack.weight_kg","value":{"doubleValue":2.5}},{"key":"n","value":{"intValue":"3"}},{"key":"s","value":{"stringValue":"x"}}],"status":{}}],"schemaUrl":"https://opentelemetry.io/schemas/1.44.0"}]}]}"#;
-    for target in &mut targets {
+    for target in &mut place.targets {
         target.write(vec![Told::read(&record).unwrap()]).await.unwrap();
         let verified = Verified::compare(target, export.as_bytes()).await.unwrap();
         assert_eq!((verified.equal, verified.differences()), (1, 0), "{verified:?}");
