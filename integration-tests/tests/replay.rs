@@ -141,7 +141,6 @@ async fn given_back(shop: &Shop, before: &Collector) {
         replay.join().unwrap()
     });
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["sent"]["retries"].as_u64() >= Some(1), "{told:#}");
     let chain = |span: &Caught| ["waybill.checkout", "waybill.fulfilment"].contains(&span.scope_name.as_str());
     let by_id = |spans: Vec<Caught>| -> BTreeMap<(String, String), Caught> {
         spans.into_iter().filter(chain).map(|span| ((span.trace_id(), span.span_id()), span)).collect()
