@@ -199,7 +199,9 @@ fn notes(summary: &Summary) -> Vec<String> {
     lines.extend(summary.absent.iter().map(|topic| format!("missing: there is no topic {topic}")));
     for gone in &summary.gone {
         let (topic, partition, records) = (&gone.topic, gone.partition, gone.records);
-        lines.push(format!("missing: {records} records of {topic}/{partition} are there no more (retention, compaction)"));
+        lines.push(format!(
+            "missing: {records} records of {topic}/{partition} are there no more (retention, compaction)"
+        ));
     }
     for (stage, count) in &summary.missing {
         lines.push(format!("missing: {count} spans of {stage} that later ones link to: their records were not read"));

@@ -34,7 +34,11 @@ async fn late_and_stuck_orders_are_told_alike_by_topics_file_and_database() {
 
     let stuck = asked(&shop, &["stuck", "--older", "0s"]);
     assert_eq!(count(&stuck), ORDERS + 1, "{stuck:#}");
-    assert_eq!((&stuck[0]["order_id"], &stuck[0]["waits_for"]), (&json!("o-refused"), &json!("pick")), "the longest ago");
+    assert_eq!(
+        (&stuck[0]["order_id"], &stuck[0]["waits_for"]),
+        (&json!("o-refused"), &json!("pick")),
+        "the longest ago"
+    );
     assert!(stuck[0]["reason"].as_str().unwrap().starts_with("pick: unreadable: "), "{}", stuck[0]);
     assert!((1..=ORDERS).all(|i| stuck[i]["waits_for"] == "ship" && stuck[i]["reason"].is_null()), "{stuck:#}");
     assert_eq!(count(&asked(&shop, &["stuck", "--older", "1h"])), 1, "only the refused one is older");
@@ -62,7 +66,8 @@ async fn late_and_stuck_orders_are_told_alike_by_topics_file_and_database() {
         for order in late.as_array().unwrap() {
             let record = shipped.iter().find(|r| r.key_str() == order["order_id"].as_str()).unwrap();
             let waybill = &record.json().unwrap()["waybill"];
-            let ns = |stamp: &Value| stamp["ended_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_nanosecond();
+            let ns =
+                |stamp: &Value| stamp["ended_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_nanosecond();
             assert_eq!(order["from_ns"].as_i64().map(i128::from), Some(ns(&waybill[0])), "{at:?}");
             assert_eq!(order["to_ns"].as_i64().map(i128::from), Some(ns(&waybill[3])), "{at:?}");
         }

@@ -127,18 +127,27 @@ pub(crate) fn rows(
     let begun = nanos(copy.start)?;
     let child = |child: &ChildCopy<'_>| {
         Ok(SpanRow {
+            trace_id: row.trace_id.clone(),
             span_id: child.span_id.to_string(),
             parent_span_id: Some(row.span_id.clone()),
+            trace_flags: row.trace_flags,
+            stage: row.stage.clone(),
+            scope: row.scope.clone(),
+            version: row.version.clone(),
             name: child.name.clone().into_owned(),
             kind: SpanKind::Internal.name().to_owned(),
             start_ns: begun,
+            end_ns: row.end_ns,
             stamp: false,
+            order_id: row.order_id.clone(),
             input: None,
             attributes: object(child.attributes)?,
             status: None,
             links: "[]".to_owned(),
             events: "[]".to_owned(),
-            ..row.clone()
+            topic: row.topic.clone(),
+            partition_id: row.partition_id,
+            record_offset: row.record_offset,
         })
     };
     let children = copy.children.iter().map(child).collect::<serde_json::Result<Vec<_>>>()?;
@@ -162,8 +171,7 @@ fn object(attributes: Option<&RawValue>) -> serde_json::Result<String> {
 /// Those to the stamps of the waybill, the last of which is the span's own, then its others.
 fn links(copy: &SpanCopy<'_>, waybill: Option<&Waybill>) -> serde_json::Result<String> {
     let own = |link: &SpanLink| (link.trace_id, link.span_id) == (copy.trace_id, copy.span_id);
-    let mut links: Vec<SpanLink> =
-        waybill.into_iter().flat_map(Waybill::links).filter(|link| !own(link)).collect();
+    let mut links: Vec<SpanLink> = waybill.into_iter().flat_map(Waybill::links).filter(|link| !own(link)).collect();
     if let Some(others) = copy.links {
         links.append(&mut serde_json::from_str(others.get())?);
     }

@@ -1,8 +1,8 @@
 //! Rebuilt spans to a tracing store.
 
+use crate::JourneysError;
 use crate::row::SpanRow;
 use crate::target::{Target, columns};
-use crate::JourneysError;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use waybill_telemetry::{Resend, ResendError, SpanRecord};
@@ -39,11 +39,7 @@ impl Sending {
     ///
     /// # Errors
     /// The endpoint did not take them, in several tries.
-    pub async fn send(
-        &self,
-        target: &mut Target,
-        mut progress: impl FnMut(u64, u64),
-    ) -> Result<Sent, JourneysError> {
+    pub async fn send(&self, target: &mut Target, mut progress: impl FnMut(u64, u64)) -> Result<Sent, JourneysError> {
         let stages = format!("select s.stage, count(*) from spans s where {WANTED} group by s.stage order by s.stage");
         let stages: Vec<(String, i64)> = target.ask(&stages, &[], &[]).await?;
         let all = stages.iter().map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum();

@@ -72,6 +72,8 @@ impl Target {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Off)
+            // A third of the pages to write of indexes over random ids.
+            .page_size(16_384)
             .pragma("cache_size", "-65536")
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();

@@ -50,7 +50,8 @@ impl Told {
 
     /// What goes into columns as it came.
     fn ids(&self) -> impl Iterator<Item = &str> {
-        let spans = self.spans.iter().flat_map(|s| [&s.stage, &s.scope, &s.version, &s.name].into_iter().chain(&s.status));
+        let spans =
+            self.spans.iter().flat_map(|s| [&s.stage, &s.scope, &s.version, &s.name].into_iter().chain(&s.status));
         [&self.ce_id].into_iter().chain(&self.order_id).chain(&self.reason).chain(spans).map(String::as_str)
     }
 }

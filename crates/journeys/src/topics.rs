@@ -201,11 +201,7 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
 }
 
 /// Narrows what is read to a span of time.
-fn within(
-    consumer: &BaseConsumer,
-    open: &mut HashMap<(String, i32), Open>,
-    span: Span,
-) -> Result<(), KafkaError> {
+fn within(consumer: &BaseConsumer, open: &mut HashMap<(String, i32), Open>, span: Span) -> Result<(), KafkaError> {
     let at = |time: Timestamp| -> Result<Vec<((String, i32), Option<i64>)>, KafkaError> {
         let mut times = TopicPartitionList::new();
         for (topic, partition) in open.keys() {

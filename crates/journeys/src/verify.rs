@@ -4,9 +4,9 @@
 //! Apart are listed, since nothing is wrong with them: spans that publish nothing (requests, pauses, other flows, a refund after
 //! the checkout), and spans that were published and, by a crash, never exported.
 
+use crate::JourneysError;
 use crate::row::SpanRow;
 use crate::target::Target;
-use crate::JourneysError;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -85,8 +85,10 @@ impl Verified {
         let mut verified = Verified::default();
         target.run("drop table if exists exported").await?;
         target
-            .run("create temporary table exported (trace_id text not null, span_id text not null, name text not null,
-                      published boolean not null, primary key (trace_id, span_id))")
+            .run(
+                "create temporary table exported (trace_id text not null, span_id text not null, name text not null,
+                      published boolean not null, primary key (trace_id, span_id))",
+            )
             .await?;
         for (line, request) in (1..).zip(export.lines()) {
             let request = request?;
@@ -132,9 +134,11 @@ impl Verified {
 
     fn one(&mut self, scope: &str, exported: Span, row: &SpanRow) -> Result<(), JourneysError> {
         let (trace_id, span_id) = (row.trace_id.clone(), row.span_id.clone());
-        let published = row
-            .to_otlp()
-            .map_err(|source| JourneysError::Row { trace_id: trace_id.clone(), span_id: span_id.clone(), source })?;
+        let published = row.to_otlp().map_err(|source| JourneysError::Row {
+            trace_id: trace_id.clone(),
+            span_id: span_id.clone(),
+            source,
+        })?;
         let mut fields = differences(exported, published);
         differ(&mut fields, "scope", scope, &*row.scope);
         if fields.is_empty() {
@@ -170,8 +174,7 @@ impl Verified {
                    order by s.trace_id, s.span_id";
         let rows: Vec<(String, String, String)> = target.ask(sql, &[], &[]).await?;
         (self.unexported, self.unexported_listed) = listed(rows);
-        let provisional: Vec<(i64,)> =
-            target.ask("select count(*) from spans where kind = 'server'", &[], &[]).await?;
+        let provisional: Vec<(i64,)> = target.ask("select count(*) from spans where kind = 'server'", &[], &[]).await?;
         self.provisional = provisional.first().map_or(0, |(count,)| u64::try_from(*count).unwrap_or(0));
         Ok(())
     }
@@ -237,7 +240,8 @@ impl Target {
         match self {
             Target::Sqlite(db) => {
                 let rows = serde_json::Value::from_iter(seen.iter().map(|s| serde_json::json!([s.0, s.1, s.2, s.3])));
-                let sql = "insert into exported select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each(?1)
+                let sql =
+                    "insert into exported select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each(?1)
                            where true on conflict do nothing";
                 sqlx::query(sql).bind(rows.to_string()).execute(db).await?;
             }

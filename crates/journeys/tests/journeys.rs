@@ -57,7 +57,8 @@ fn record(mut span: SpanRecord, ce_id: &str, (partition, offset): (i32, i64)) ->
     (earlier.trace_id, earlier.span_id) = (77_u128.into(), 78_u64.into());
     waybill.push(earlier.stamp());
     span.links = waybill.links().collect();
-    let (trace_id, span_id) = (opentelemetry::trace::TraceId::from(79_u128), opentelemetry::trace::SpanId::from(80_u64));
+    let (trace_id, span_id) =
+        (opentelemetry::trace::TraceId::from(79_u128), opentelemetry::trace::SpanId::from(80_u64));
     span.links.push(SpanLink::new(trace_id, span_id, span.trace_flags, "consumed", Cow::Borrowed("elsewhere")));
     waybill.push(span.stamp());
     let payload = serde_json::json!({"order_id": "o-1", "lines": [], "waybill": waybill}).to_string();
@@ -160,10 +161,15 @@ async fn of_two_records_with_one_id_the_first_counts_in_whatever_order_they_are_
     ];
     let mut expected: Vec<SpanRow> = [0, 3, 5].iter().flat_map(|i| all[*i].spans.clone()).collect();
     expected.sort_by(|a, b| (&a.trace_id, &a.span_id).cmp(&(&b.trace_id, &b.span_id)));
-    for (number, (order, batch)) in
-        [([0, 1, 2, 3, 4, 5], 6), ([5, 4, 3, 2, 1, 0], 6), ([2, 1, 0, 4, 5, 3], 1), ([1, 4, 0, 3, 2, 5], 2), ([4, 2, 5, 1, 3, 0], 3)]
-            .into_iter()
-            .enumerate()
+    for (number, (order, batch)) in [
+        ([0, 1, 2, 3, 4, 5], 6),
+        ([5, 4, 3, 2, 1, 0], 6),
+        ([2, 1, 0, 4, 5, 3], 1),
+        ([1, 4, 0, 3, 2, 5], 2),
+        ([4, 2, 5, 1, 3, 0], 3),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut place = targets(&format!("first-{number}")).await;
         for target in &mut place.targets {

@@ -77,8 +77,11 @@ impl Caught {
     pub fn otlp_line(&self) -> anyhow::Result<String> {
         let service = self.resource.get("service.name").and_then(Value::as_str).unwrap_or_default();
         let service = Any::StringValue(service.to_owned());
-        let service =
-            KeyValue { key: "service.name".to_owned(), value: Some(AnyValue { value: Some(service) }), ..KeyValue::default() };
+        let service = KeyValue {
+            key: "service.name".to_owned(),
+            value: Some(AnyValue { value: Some(service) }),
+            ..KeyValue::default()
+        };
         let scope = InstrumentationScope {
             name: self.scope_name.clone(),
             version: self.scope_version.clone(),
