@@ -202,29 +202,36 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
 
 /// Narrows what is read to a span of time.
 fn within(consumer: &BaseConsumer, open: &mut HashMap<(String, i32), Open>, span: Span) -> Result<(), KafkaError> {
-    let at = |time: Timestamp| -> Result<Vec<((String, i32), Option<i64>)>, KafkaError> {
-        let mut times = TopicPartitionList::new();
-        for (topic, partition) in open.keys() {
-            times.add_partition_offset(topic, *partition, Offset::Offset(time.as_millisecond()))?;
-        }
-        let found = consumer.offsets_for_times(times, ANSWER)?;
-        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
-        Ok(found.elements().iter().map(|e| ((e.topic().to_owned(), e.partition()), offset(e.offset()))).collect())
-    };
-    let since = span.since.map(at).transpose()?;
-    let until = span.until.map(at).transpose()?;
-    for (partition, offset) in since.into_iter().flatten() {
-        if let Some(at) = open.get_mut(&partition) {
+    let since = span.since.map(|time| first_at(consumer, open, time)).transpose()?;
+    let until = span.until.map(|time| first_at(consumer, open, time)).transpose()?;
+    for ((topic, partition), at) in open {
+        // None where no record is as late.
+        let offset = |times: &TopicPartitionList| {
+            let found = times.find_partition(topic, *partition)?.offset();
+            if let Offset::Offset(offset) = found { Some(offset) } else { None }
+        };
+        if let Some(since) = &since {
             // What is before the span is not asked for.
-            (at.next, at.gone) = (offset.unwrap_or(at.end).max(at.next), 0);
+            (at.next, at.gone) = (offset(since).unwrap_or(at.end).max(at.next), 0);
         }
-    }
-    for (partition, offset) in until.into_iter().flatten() {
-        if let Some(at) = open.get_mut(&partition) {
-            at.end = offset.unwrap_or(at.end).min(at.end).max(at.next);
+        if let Some(until) = &until {
+            at.end = offset(until).unwrap_or(at.end).min(at.end).max(at.next);
         }
     }
     Ok(())
+}
+
+/// The first offset of each partition whose record is not before `time`.
+fn first_at(
+    consumer: &BaseConsumer,
+    open: &HashMap<(String, i32), Open>,
+    time: Timestamp,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut times = TopicPartitionList::new();
+    for (topic, partition) in open.keys() {
+        times.add_partition_offset(topic, *partition, Offset::Offset(time.as_millisecond()))?;
+    }
+    consumer.offsets_for_times(times, ANSWER)
 }
 
 fn consumer(kafka: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
