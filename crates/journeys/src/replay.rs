@@ -54,7 +54,8 @@ pub struct Summary {
     pub records: u64,
     /// Records of the orders that were asked for.
     pub told: u64,
-    /// Spans they told that the target did not have; without a target, all they told.
+    /// Stage spans, with the parts they have, that the target did not know; without a target, all that were told. A
+    /// span's children are not counted.
     pub spans: u64,
     /// Records whose id an earlier one has: they do not count.
     pub repeats: u64,
@@ -182,7 +183,7 @@ async fn write(
                     }
                 };
                 let written = target.write(batch.told).await?;
-                summary.spans += written.spans;
+                summary.spans += written.rows;
                 summary.repeats += written.repeats;
                 open = Some((since, batch.read_to));
                 if since.elapsed() > KEEP {
@@ -227,8 +228,8 @@ impl Target {
         };
         let [trace_id, span_id] = last;
         let sql = format!(
-            "select 1 from spans s where cast(s.links as text) <> '[]' and not exists (
-                 select 1 from spans p where p.trace_id = {trace_id} and p.span_id = {span_id}) limit 1"
+            "select 1 from stage_spans s where cast(s.links as text) <> '[]' and not exists (
+                 select 1 from stage_spans p where p.trace_id = {trace_id} and p.span_id = {span_id}) limit 1"
         );
         if self.ask::<(i32,)>(&sql, &[], &[]).await?.is_empty() {
             return Ok(BTreeMap::new());
@@ -236,7 +237,7 @@ impl Target {
         let sql = "select stage, count(*) from (
                        select distinct l.stage, l.linked_trace_id, l.linked_span_id from span_links l
                        where l.type = 'follows_from' and not exists (
-                           select 1 from spans s where s.trace_id = l.linked_trace_id and s.span_id = l.linked_span_id)) m
+                           select 1 from stage_spans s where s.trace_id = l.linked_trace_id and s.span_id = l.linked_span_id)) m
                    group by stage order by stage";
         let rows: Vec<(String, i64)> = self.ask(sql, &[], &[]).await?;
         Ok(rows.into_iter().map(|(stage, count)| (stage, count.try_into().unwrap_or(0))).collect())

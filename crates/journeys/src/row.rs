@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use waybill_telemetry::{ChildCopy, SpanCopy, SpanKind, SpanLink, SpanRecord, Status, Waybill};
 
-/// The columns of `spans`, in the order of [`SpanRow`]'s fields.
-pub(crate) const COLUMNS: [&str; 21] = [
+/// The columns of `stage_spans`, in the order of [`SpanRow`]'s fields.
+pub(crate) const COLUMNS: [&str; 23] = [
     "trace_id",
     "span_id",
     "parent_span_id",
@@ -23,6 +23,7 @@ pub(crate) const COLUMNS: [&str; 21] = [
     "name",
     "kind",
     "start_ns",
+    "decided_ns",
     "end_ns",
     "stamp",
     "order_id",
@@ -31,14 +32,15 @@ pub(crate) const COLUMNS: [&str; 21] = [
     "status",
     "links",
     "events",
+    "children",
     "topic",
     "partition_id",
     "record_offset",
 ];
 
-/// A stage span, a part of one or a child: one row. Ids are lower hex, times nanoseconds since 1970.
+/// A stage span or a part of one, with its children: one row. Ids are lower hex, times nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-#[expect(missing_docs, reason = "the columns of `spans`, described in tables_sqlite.sql")]
+#[expect(missing_docs, reason = "the columns of `stage_spans`, described in tables_sqlite.sql")]
 pub struct SpanRow {
     pub trace_id: String,
     pub span_id: String,
@@ -50,6 +52,7 @@ pub struct SpanRow {
     pub name: String,
     pub kind: String,
     pub start_ns: i64,
+    pub decided_ns: i64,
     pub end_ns: i64,
     pub stamp: bool,
     pub order_id: Option<String>,
@@ -58,6 +61,7 @@ pub struct SpanRow {
     pub status: Option<String>,
     pub links: String,
     pub events: String,
+    pub children: String,
     pub topic: String,
     pub partition_id: i32,
     pub record_offset: i64,
@@ -91,14 +95,13 @@ struct RowEvent<'a> {
     attributes: Option<&'a RawValue>,
 }
 
-/// The rows of a span and its children; `waybill` is that of the record's payload, for the span that publishes it.
-pub(crate) fn rows(
+/// The row of a span; `waybill` is that of the record's payload, for the span that publishes it.
+pub(crate) fn row(
     copy: &SpanCopy<'_>,
     source: &Source<'_>,
     (waybill, stamp): (Option<&Waybill>, bool),
-    into: &mut Vec<SpanRow>,
-) -> serde_json::Result<()> {
-    let row = SpanRow {
+) -> serde_json::Result<SpanRow> {
+    Ok(SpanRow {
         trace_id: copy.trace_id.to_string(),
         span_id: copy.span_id.to_string(),
         parent_span_id: copy.parent.map(|id| id.to_string()),
@@ -109,6 +112,7 @@ pub(crate) fn rows(
         name: copy.name.clone().into_owned(),
         kind: copy.kind.name().to_owned(),
         start_ns: nanos(copy.begun())?,
+        decided_ns: nanos(copy.start)?,
         end_ns: nanos(copy.end)?,
         stamp: stamp && copy.kind != SpanKind::Server,
         order_id: source.order_id.map(str::to_owned),
@@ -120,40 +124,19 @@ pub(crate) fn rows(
         },
         links: links(copy, waybill)?,
         events: events(copy.events)?,
+        children: children(copy.children)?,
         topic: source.topic.to_string(),
         partition_id: source.partition,
         record_offset: source.offset,
-    };
-    let begun = nanos(copy.start)?;
-    let child = |child: &ChildCopy<'_>| {
-        Ok(SpanRow {
-            trace_id: row.trace_id.clone(),
-            span_id: child.span_id.to_string(),
-            parent_span_id: Some(row.span_id.clone()),
-            trace_flags: row.trace_flags,
-            stage: row.stage.clone(),
-            scope: row.scope.clone(),
-            version: row.version.clone(),
-            name: child.name.clone().into_owned(),
-            kind: SpanKind::Internal.name().to_owned(),
-            start_ns: begun,
-            end_ns: row.end_ns,
-            stamp: false,
-            order_id: row.order_id.clone(),
-            input: None,
-            attributes: object(child.attributes)?,
-            status: None,
-            links: "[]".to_owned(),
-            events: "[]".to_owned(),
-            topic: row.topic.clone(),
-            partition_id: row.partition_id,
-            record_offset: row.record_offset,
-        })
-    };
-    let children = copy.children.iter().map(child).collect::<serde_json::Result<Vec<_>>>()?;
-    into.push(row);
-    into.extend(children);
-    Ok(())
+    })
+}
+
+fn children(children: Option<&RawValue>) -> serde_json::Result<String> {
+    let Some(children) = children else { return Ok("[]".to_owned()) };
+    for child in serde_json::from_str::<Vec<ChildCopy<'_>>>(children.get())? {
+        object(child.attributes)?;
+    }
+    Ok(children.get().to_owned())
 }
 
 fn nanos(time: Timestamp) -> serde_json::Result<i64> {
@@ -198,7 +181,7 @@ fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
 }
 
 impl SpanRow {
-    /// The span that was published.
+    /// The span that was published, with its children.
     ///
     /// # Errors
     /// The row is not one that a replay wrote.
@@ -220,25 +203,24 @@ impl SpanRow {
             trace_flags: TraceFlags::new(u8::try_from(self.trace_flags).unwrap_or_default()),
             name: Cow::Borrowed(&self.name),
             kind: parsed(&self.kind)?,
-            parked_since: None,
-            start: Timestamp::from_nanosecond(self.start_ns.into()).unwrap_or_default(),
+            parked_since: Timestamp::from_nanosecond(self.start_ns.into()).ok(),
+            start: Timestamp::from_nanosecond(self.decided_ns.into()).unwrap_or_default(),
             end: Timestamp::from_nanosecond(self.end_ns.into()).unwrap_or_default(),
             input: self.input.as_deref().map(serde_json::from_str).transpose()?,
             attributes: Some(serde_json::from_str(&self.attributes)?),
             events: Some(&events),
             links: Some(serde_json::from_str(&self.links)?),
             status: self.status.clone().map_or(Status::Unset, Status::Error),
-            children: Vec::new(),
+            children: Some(serde_json::from_str(&self.children)?),
         };
         copy.to_record()
     }
 
-    /// The same as OTLP says it.
+    /// The same as OTLP says it: the span, then its children.
     ///
     /// # Errors
     /// The row is not one that a replay wrote.
-    pub fn to_otlp(&self) -> serde_json::Result<Span> {
-        let mut spans = self.to_record()?.into_otel();
-        spans.next().map(Span::from).ok_or_else(|| serde_json::Error::custom("no span"))
+    pub fn to_otlp(&self) -> serde_json::Result<Vec<Span>> {
+        Ok(self.to_record()?.into_otel().map(Span::from).collect())
     }
 }

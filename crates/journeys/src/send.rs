@@ -7,8 +7,10 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use waybill_telemetry::{Resend, ResendError, SpanRecord};
 
-/// Spans a request.
-const BATCH: i64 = 512;
+/// Spans a request; a stage span and its children stay together, so it may be a few more.
+const BATCH: usize = 512;
+/// Stage spans that are read at a time.
+const PAGE: i64 = 512;
 /// How often a request is made, and the wait after the first time; it doubles.
 const TRIES: u32 = 6;
 const WAIT: Duration = Duration::from_millis(250);
@@ -40,7 +42,10 @@ impl Sending {
     /// # Errors
     /// The endpoint did not take them, in several tries.
     pub async fn send(&self, target: &mut Target, mut progress: impl FnMut(u64, u64)) -> Result<Sent, JourneysError> {
-        let stages = format!("select s.stage, count(*) from spans s where {WANTED} group by s.stage order by s.stage");
+        let stages = format!(
+            "select s.stage, cast(count(*) + sum(json_array_length(s.children)) as bigint) from stage_spans s
+             where {WANTED} group by s.stage order by s.stage"
+        );
         let stages: Vec<(String, i64)> = target.ask(&stages, &[], &[]).await?;
         let all = stages.iter().map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum();
         let mut store = Resend::to(&self.endpoint);
@@ -51,18 +56,22 @@ impl Sending {
                 let spans = page(target, &stage, &after).await?;
                 let Some(last) = spans.last() else { break };
                 after = (last.trace_id.clone(), last.span_id.clone());
-                let count = spans.len() as u64;
-                let spans = spans.iter().map(record).collect::<Result<Vec<_>, _>>()?;
-                if let Some(rate) = self.rate {
-                    let due = begun + Duration::from_secs_f64(sent.spans as f64 / rate);
-                    tokio::time::sleep_until(due.into()).await;
+                let mut spans = spans.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+                while !spans.is_empty() {
+                    let rest = spans.split_off(request(&spans));
+                    let count: usize = spans.iter().map(size).sum();
+                    if let Some(rate) = self.rate {
+                        let due = begun + Duration::from_secs_f64(sent.spans as f64 / rate);
+                        tokio::time::sleep_until(due.into()).await;
+                    }
+                    sent.retries += self.batch(&mut store, &stage, &spans).await.map_err(|source| {
+                        let endpoint = self.endpoint.clone();
+                        JourneysError::Send { sent: sent.spans, all, endpoint, tries: TRIES, source }
+                    })?;
+                    sent.spans += count as u64;
+                    progress(sent.spans, all);
+                    spans = rest;
                 }
-                sent.retries += self.batch(&mut store, &stage, &spans).await.map_err(|source| {
-                    let endpoint = self.endpoint.clone();
-                    JourneysError::Send { sent: sent.spans, all, endpoint, tries: TRIES, source }
-                })?;
-                sent.spans += count;
-                progress(sent.spans, all);
             }
         }
         Ok(sent)
@@ -84,6 +93,20 @@ impl Sending {
     }
 }
 
+fn size(span: &SpanRecord) -> usize {
+    1 + span.children.len()
+}
+
+/// How many of them, with their children, fill a request.
+fn request(spans: &[SpanRecord]) -> usize {
+    let mut filled = 0;
+    let full = spans.iter().position(|span| {
+        filled += size(span);
+        filled >= BATCH
+    });
+    full.map_or(spans.len(), |last| last + 1)
+}
+
 /// The next spans of a stage, by their ids.
 async fn page(
     target: &mut Target,
@@ -91,11 +114,11 @@ async fn page(
     (trace_id, span_id): &(String, String),
 ) -> Result<Vec<SpanRow>, JourneysError> {
     let sql = format!(
-        "select {} from spans s where {WANTED} and s.stage = $1 and (s.trace_id, s.span_id) > ($2, $3)
+        "select {} from stage_spans s where {WANTED} and s.stage = $1 and (s.trace_id, s.span_id) > ($2, $3)
          order by s.trace_id, s.span_id limit $4",
         columns()
     );
-    target.ask(&sql, &[stage, trace_id, span_id], &[BATCH]).await
+    target.ask(&sql, &[stage, trace_id, span_id], &[PAGE]).await
 }
 
 fn record(row: &SpanRow) -> Result<SpanRecord, JourneysError> {

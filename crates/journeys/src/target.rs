@@ -25,7 +25,9 @@ pub(crate) type ReadTo = HashMap<(String, i32), i64>;
 /// The columns of a [`SpanRow`], JSON as text.
 pub(crate) fn columns() -> String {
     let column = |name: &&str| match *name {
-        json @ ("input" | "attributes" | "links" | "events") => format!("cast(s.{json} as text) as {json}"),
+        json @ ("input" | "attributes" | "links" | "events" | "children") => {
+            format!("cast(s.{json} as text) as {json}")
+        }
         name => format!("s.{name}"),
     };
     COLUMNS.iter().map(column).collect::<Vec<_>>().join(", ")
@@ -114,34 +116,29 @@ impl Target {
         Ok(rows.into_iter().map(|(topic, partition, next)| ((topic, partition), next)).collect())
     }
 
-    /// All spans, by their ids.
+    /// All stage spans, by their ids.
     ///
     /// # Errors
     /// The target does not answer.
     pub async fn all_spans(&mut self) -> Result<Vec<SpanRow>, JourneysError> {
-        let sql = format!("select {} from spans s order by s.trace_id, s.span_id", columns());
+        let sql = format!("select {} from stage_spans s order by s.trace_id, s.span_id", columns());
         self.ask(&sql, &[], &[]).await
     }
 
-    /// The spans of these ids, as far as they are there.
-    pub(crate) async fn spans(&mut self, ids: &[(String, String)]) -> Result<Vec<SpanRow>, JourneysError> {
+    /// The stage spans of these traces.
+    pub(crate) async fn spans(&mut self, traces: &[String]) -> Result<Vec<SpanRow>, JourneysError> {
         let columns = columns();
         Ok(match self {
             Target::Sqlite(db) => {
                 let sql = format!(
-                    "select {columns} from json_each(?1) i
-                     cross join spans s on s.trace_id = i.value ->> 0 and s.span_id = i.value ->> 1"
+                    "select {columns} from stage_spans s where s.trace_id in (select value from json_each(?1))"
                 );
-                let ids = serde_json::Value::from_iter(ids.iter().map(|(t, s)| serde_json::json!([t, s])));
-                sqlx::query_as(AssertSqlSafe(sql)).bind(ids.to_string()).fetch_all(db).await?
+                let traces = serde_json::Value::from(traces).to_string();
+                sqlx::query_as(AssertSqlSafe(sql)).bind(traces).fetch_all(db).await?
             }
             Target::Postgres(db) => {
-                let sql = format!(
-                    "select {columns} from unnest($1::text[], $2::text[]) i (trace_id, span_id)
-                     join spans s using (trace_id, span_id)"
-                );
-                let (traces, spans): (Vec<&str>, Vec<&str>) = ids.iter().map(|(t, s)| (&**t, &**s)).unzip();
-                sqlx::query_as(AssertSqlSafe(sql)).bind(traces).bind(spans).fetch_all(db).await?
+                let sql = format!("select {columns} from stage_spans s where s.trace_id = any($1)");
+                sqlx::query_as(AssertSqlSafe(sql)).bind(traces).fetch_all(db).await?
             }
         })
     }

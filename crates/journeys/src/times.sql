@@ -1,13 +1,13 @@
 -- How long stages work on an order, and how long an order waits for them since the last stage before; nanoseconds.
 with measured as (
     select s.stage, 'work' as what, s.end_ns - s.start_ns as ns
-    from spans s
+    from stage_spans s
     where s.input is not null and s.topic not like 'dead.%'
     union all
     select s.stage, 'wait' as what, s.start_ns - max(p.end_ns) as ns
-    from spans s
+    from stage_spans s
     join span_links l on l.trace_id = s.trace_id and l.span_id = s.span_id and l.type = 'follows_from'
-    join spans p on p.trace_id = l.linked_trace_id and p.span_id = l.linked_span_id
+    join stage_spans p on p.trace_id = l.linked_trace_id and p.span_id = l.linked_span_id
     where s.input is not null and s.topic not like 'dead.%'
     group by s.stage, s.trace_id, s.span_id, s.start_ns
 ),

@@ -24,7 +24,7 @@ pub struct Told {
     pub order_id: Option<String>,
     /// Why a stage would not accept it, if it is a dead letter.
     pub reason: Option<String>,
-    /// Its spans, the one that published it first.
+    /// Its spans with their children, the one that published it first.
     pub spans: Vec<SpanRow>,
 }
 
@@ -66,12 +66,12 @@ fn event(record: &Record) -> Result<Told, String> {
         let copy = read(copy, headers::SPAN)?;
         let Payload { waybill } = serde_json::from_slice(record.content.payload().unwrap_or_default())
             .map_err(|e| format!("its payload is not JSON with a waybill: {e}"))?;
-        row::rows(&copy, &source, (Some(&waybill), true), &mut spans).map_err(|e| bad(headers::SPAN, &e))?;
+        spans.push(row::row(&copy, &source, (Some(&waybill), true)).map_err(|e| bad(headers::SPAN, &e))?);
     }
     if let Some(parts) = header(headers::PARTS) {
         let parts: Vec<SpanCopy<'_>> = serde_json::from_str(parts).map_err(|e| bad(headers::PARTS, &e))?;
         for part in &parts {
-            row::rows(part, &source, (None, false), &mut spans).map_err(|e| bad(headers::PARTS, &e))?;
+            spans.push(row::row(part, &source, (None, false)).map_err(|e| bad(headers::PARTS, &e))?);
         }
     }
     let ce_id = ce_id.to_owned();
@@ -91,14 +91,13 @@ fn dead(record: &Record) -> Result<Told, String> {
     let accepted = input.is_none_or(|input| input.message.is_some());
     let payload = record.content.payload().filter(|_| accepted);
     let waybill = payload.and_then(|json| serde_json::from_slice::<Payload>(json).ok()).unwrap_or_default().waybill;
-    let mut spans = Vec::new();
-    row::rows(&copy, &source(record, order_id.as_deref()), (Some(&waybill), false), &mut spans)
-        .map_err(|e| bad("dead_span", &e))?;
+    let span = row::row(&copy, &source(record, order_id.as_deref()), (Some(&waybill), false));
+    let span = span.map_err(|e| bad("dead_span", &e))?;
     let [stage, reason, message] =
         ["dead_stage", "dead_reason", "dead_message"].map(|name| header(name).unwrap_or("unknown").replace('\0', ""));
     let reason = format!("{stage}: {reason}: {message}");
     let ce_id = format!("{}-{}", copy.trace_id, copy.span_id);
-    Ok(told(record, ce_id, order_id, time(record, header("dead_at")), Some(reason), spans))
+    Ok(told(record, ce_id, order_id, time(record, header("dead_at")), Some(reason), vec![span]))
 }
 
 fn told(

@@ -109,48 +109,41 @@ impl Verified {
     }
 
     async fn take(&mut self, target: &mut Target, exported: Vec<(String, Span)>) -> Result<(), JourneysError> {
-        let id = |span: &Span| (hex(&span.trace_id), hex(&span.span_id));
-        let ids: Vec<(String, String)> = exported.iter().map(|(_, span)| id(span)).collect();
-        let published = target.spans(&ids).await?.into_iter();
-        let published: HashMap<_, _> =
-            published.map(|row| ((row.trace_id.clone(), row.span_id.clone()), row)).collect();
+        let mut traces: Vec<String> = exported.iter().map(|(_, span)| hex(&span.trace_id)).collect();
+        traces.sort_unstable();
+        traces.dedup();
+        let published = published(&target.spans(&traces).await?)?;
         let mut seen = Vec::with_capacity(exported.len());
-        for ((scope, span), id) in exported.into_iter().zip(ids) {
+        for (scope, span) in exported {
             self.exported += 1;
-            let name = span.name.clone();
-            let row = published.get(&id);
-            // Its copy is of a moment before it ended.
+            let (id, name) = ((hex(&span.trace_id), hex(&span.span_id)), span.name.clone());
+            // The copy of a request is of a moment before it ended.
             let request = span.kind == SpanKind::Server as i32;
-            match row.filter(|_| !request) {
-                Some(row) => self.one(&scope, span, row)?,
-                None if request || !SCOPES.contains(&&*scope) => *self.apart.entry(name.clone()).or_default() += 1,
-                None => {}
+            let copy = published.get(&id);
+            let apart = request || (copy.is_none() && !SCOPES.contains(&&*scope));
+            if apart {
+                *self.apart.entry(name.clone()).or_default() += 1;
+            } else if let Some(copy) = copy {
+                self.one(&id, (scope, span), copy);
             }
-            let settled = row.is_some() || request || !SCOPES.contains(&&*scope);
-            seen.push((id.0, id.1, name, settled));
+            seen.push((id.0, id.1, name, apart || copy.is_some()));
         }
         target.insert_exported(&seen).await
     }
 
-    fn one(&mut self, scope: &str, exported: Span, row: &SpanRow) -> Result<(), JourneysError> {
-        let (trace_id, span_id) = (row.trace_id.clone(), row.span_id.clone());
-        let published = row.to_otlp().map_err(|source| JourneysError::Row {
-            trace_id: trace_id.clone(),
-            span_id: span_id.clone(),
-            source,
-        })?;
-        let mut fields = differences(exported, published);
-        differ(&mut fields, "scope", scope, &*row.scope);
+    fn one(&mut self, id: &Id, exported: (String, Span), published: &(String, Span)) {
+        let (name, published) = (published.1.name.clone(), published.clone());
+        let mut fields = differences(exported.1, published.1);
+        differ(&mut fields, "scope", exported.0, published.0);
         if fields.is_empty() {
             self.equal += 1;
-            return Ok(());
+            return;
         }
         self.differing += 1;
         if self.differing_listed.len() < LISTED {
-            let span = Named { trace_id, span_id, name: row.name.clone() };
+            let span = Named { trace_id: id.0.clone(), span_id: id.1.clone(), name };
             self.differing_listed.push(Differing { span, fields });
         }
-        Ok(())
     }
 
     async fn finish(&mut self, target: &mut Target) -> Result<(), JourneysError> {
@@ -174,10 +167,30 @@ impl Verified {
                    order by s.trace_id, s.span_id";
         let rows: Vec<(String, String, String)> = target.ask(sql, &[], &[]).await?;
         (self.unexported, self.unexported_listed) = listed(rows);
-        let provisional: Vec<(i64,)> = target.ask("select count(*) from spans where kind = 'server'", &[], &[]).await?;
+        let provisional: Vec<(i64,)> =
+            target.ask("select count(*) from stage_spans where kind = 'server'", &[], &[]).await?;
         self.provisional = provisional.first().map_or(0, |(count,)| u64::try_from(*count).unwrap_or(0));
         Ok(())
     }
+}
+
+/// Trace and span.
+type Id = (String, String);
+
+/// Stage spans and their children as OTLP says them, each with its scope.
+fn published(rows: &[SpanRow]) -> Result<HashMap<Id, (String, Span)>, JourneysError> {
+    let mut published = HashMap::new();
+    for row in rows {
+        let spans = row.to_otlp().map_err(|source| JourneysError::Row {
+            trace_id: row.trace_id.clone(),
+            span_id: row.span_id.clone(),
+            source,
+        })?;
+        let spans =
+            spans.into_iter().map(|span| ((hex(&span.trace_id), hex(&span.span_id)), (row.scope.clone(), span)));
+        published.extend(spans);
+    }
+    Ok(published)
 }
 
 fn listed(rows: Vec<(String, String, String)>) -> (u64, Vec<Named>) {

@@ -18,8 +18,8 @@ type Position = (i32, i64);
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Rows of spans that are new.
-    pub spans: u64,
+    /// Rows of stage spans that are new.
+    pub rows: u64,
     /// Records that stand later than another with their id.
     pub repeats: u64,
 }
@@ -48,7 +48,7 @@ impl Target {
             repeats = (before - told.len()) as u64;
         }
         let spans = told.into_iter().flat_map(|told| told.spans).collect();
-        Ok(Written { spans: self.insert_spans(spans).await?, repeats })
+        Ok(Written { rows: self.insert_spans(spans).await?, repeats })
     }
 
     async fn insert_records(&mut self, told: &[Told]) -> Result<u64, JourneysError> {
@@ -81,7 +81,7 @@ impl Target {
             let key = (t.ce_id.clone(), t.topic.clone());
             let is_first = first.get(&key) == Some(&(t.partition, t.offset));
             if let Some((partition, offset)) = later.get(&key).filter(|_| is_first) {
-                let sql = "delete from spans where topic = $1 and partition_id = $2 and record_offset = $3";
+                let sql = "delete from stage_spans where topic = $1 and partition_id = $2 and record_offset = $3";
                 self.change(sql, &[&t.topic], &[(*partition).into(), *offset]).await?;
                 let sql = "delete from records where topic = $1 and ce_id = $2";
                 self.change(sql, &[&t.topic, &t.ce_id], &[]).await?;
@@ -178,18 +178,26 @@ fn on_conflict() -> String {
     format!(
         "on conflict (trace_id, span_id) do update set {set}
          where (excluded.topic, excluded.partition_id, excluded.record_offset)
-             < (spans.topic, spans.partition_id, spans.record_offset)"
+             < (stage_spans.topic, stage_spans.partition_id, stage_spans.record_offset)"
     )
 }
 
 async fn sqlite_spans(db: &mut SqliteConnection, spans: Vec<SpanRow>) -> Result<u64, sqlx::Error> {
     let (columns, values, conflict) = (COLUMNS.join(", "), values(COLUMNS.len(), spans.len()), on_conflict());
-    let mut query = sqlx::query(AssertSqlSafe(format!("insert into spans ({columns}) values {values} {conflict}")));
+    let mut query =
+        sqlx::query(AssertSqlSafe(format!("insert into stage_spans ({columns}) values {values} {conflict}")));
     for s in spans {
         query = query.bind(s.trace_id).bind(s.span_id).bind(s.parent_span_id).bind(s.trace_flags).bind(s.stage);
-        query = query.bind(s.scope).bind(s.version).bind(s.name).bind(s.kind).bind(s.start_ns).bind(s.end_ns);
+        query = query
+            .bind(s.scope)
+            .bind(s.version)
+            .bind(s.name)
+            .bind(s.kind)
+            .bind(s.start_ns)
+            .bind(s.decided_ns)
+            .bind(s.end_ns);
         query = query.bind(s.stamp).bind(s.order_id).bind(s.input).bind(s.attributes).bind(s.status).bind(s.links);
-        query = query.bind(s.events).bind(s.topic).bind(s.partition_id).bind(s.record_offset);
+        query = query.bind(s.events).bind(s.children).bind(s.topic).bind(s.partition_id).bind(s.record_offset);
     }
     Ok(query.execute(db).await?.rows_affected())
 }
@@ -198,13 +206,13 @@ async fn postgres_spans(db: &mut PgConnection, spans: &[SpanRow]) -> Result<u64,
     let (columns, conflict) = (COLUMNS.join(", "), on_conflict());
     // One statement may not change a row twice.
     let sql = format!(
-        "insert into spans ({columns})
+        "insert into stage_spans ({columns})
          select distinct on (c.trace_id, c.span_id) c.trace_id, c.span_id, c.parent_span_id, c.trace_flags, c.stage, c.scope,
-             c.version, c.name, c.kind, c.start_ns, c.end_ns, c.stamp, c.order_id, c.input::json, c.attributes::json,
-             c.status, c.links::json, c.events::json, c.topic, c.partition_id, c.record_offset
+             c.version, c.name, c.kind, c.start_ns, c.decided_ns, c.end_ns, c.stamp, c.order_id, c.input::json, c.attributes::json,
+             c.status, c.links::json, c.events::json, c.children::json, c.topic, c.partition_id, c.record_offset
          from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[],
-             $9::text[], $10::int8[], $11::int8[], $12::bool[], $13::text[], $14::text[], $15::text[], $16::text[],
-             $17::text[], $18::text[], $19::text[], $20::int4[], $21::int8[]) c ({columns})
+             $9::text[], $10::int8[], $11::int8[], $12::int8[], $13::bool[], $14::text[], $15::text[], $16::text[],
+             $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::int4[], $23::int8[]) c ({columns})
          order by c.trace_id, c.span_id, c.topic, c.partition_id, c.record_offset {conflict}"
     );
     let text = |of: fn(&SpanRow) -> &str| spans.iter().map(of).collect::<Vec<_>>();
@@ -221,6 +229,7 @@ async fn postgres_spans(db: &mut PgConnection, spans: &[SpanRow]) -> Result<u64,
         .bind(text(|s| &s.name))
         .bind(text(|s| &s.kind))
         .bind(number(|s| s.start_ns))
+        .bind(number(|s| s.decided_ns))
         .bind(number(|s| s.end_ns))
         .bind(spans.iter().map(|s| s.stamp).collect::<Vec<_>>())
         .bind(optional(|s| s.order_id.as_deref()))
@@ -229,6 +238,7 @@ async fn postgres_spans(db: &mut PgConnection, spans: &[SpanRow]) -> Result<u64,
         .bind(optional(|s| s.status.as_deref()))
         .bind(text(|s| &s.links))
         .bind(text(|s| &s.events))
+        .bind(text(|s| &s.children))
         .bind(text(|s| &s.topic))
         .bind(spans.iter().map(|s| s.partition_id).collect::<Vec<_>>())
         .bind(number(|s| s.record_offset));

@@ -59,9 +59,9 @@ pub struct SpanCopy<'a> {
     /// Status.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub status: Status,
-    /// One child per item.
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    pub children: Vec<ChildCopy<'a>>,
+    /// A list of [`crate::ChildSpan`], one per item.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub children: Option<&'a RawValue>,
 }
 
 /// A [`crate::ChildSpan`] as it stands in a record.
