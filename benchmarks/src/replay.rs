@@ -56,7 +56,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         ours.push(records as f64 / summary["seconds"].as_f64().context("no time")?);
         rss.push(peak);
         println!(
-            "  {:<14} {:8.0} records/s   {} spans, {peak:.0} MiB",
+            "  {:<14} {:8.0} records/s   {} stage spans, {peak:.0} MiB",
             "waybill replay",
             ours[ours.len() - 1],
             summary["spans"]

@@ -173,7 +173,7 @@ fn show(bar: &ProgressBar, done: u64, total: u64) {
 fn told(summary: &Summary) -> String {
     let rate = summary.records as f64 / summary.seconds.max(f64::MIN_POSITIVE);
     let mut lines = vec![format!(
-        "{} records read in {:.1} s ({rate:.0} a second), {} spans",
+        "{} records read in {:.1} s ({rate:.0} a second), {} stage spans",
         summary.records, summary.seconds, summary.spans
     )];
     if summary.repeats > 0 {

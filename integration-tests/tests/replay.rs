@@ -95,7 +95,7 @@ async fn a_replay_rebuilds_what_was_exported_the_same_rows_however_often_and_giv
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     export(&collector, Path::new(&file("export.json")));
     let text = std::fs::read_to_string(file("export.json")).unwrap();
-    std::fs::write(file("export.json"), text.replacen("warehouse.pick_item", "warehouse.pick_itme", 1)).unwrap();
+    std::fs::write(file("export.json"), text.replacen("warehouse.pick_item", "warehouse.pick_thing", 1)).unwrap();
     let output = shop.command(&["replay", "--verify", &file("export.json")]);
     let shown = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3));
