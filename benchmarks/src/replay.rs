@@ -1,6 +1,6 @@
 //! Journeys rebuilt into SQLite, beside a bare librdkafka consumer that only counts the same records.
 
-use crate::chain::{WARM, median};
+use crate::chain::median;
 use crate::meter::Meter;
 use crate::side::{Aim, Side};
 use crate::usage;
@@ -18,7 +18,7 @@ use waybill_harness::{Manner, Process};
 
 /// Orders whose spans are compared with what was exported.
 const VERIFIED: u64 = 5_000;
-/// Spans of such an order that are exported: `produce` exports none of its own.
+/// Lines of an order.
 const LINES: u32 = 3;
 /// How long the last spans may take to the collector.
 const EXPORT: Duration = Duration::from_secs(60);
@@ -95,9 +95,9 @@ async fn journeys(world: &World, name: &str, orders: u64) -> anyhow::Result<Work
 async fn verified(world: &World) -> anyhow::Result<Value> {
     world.collector.meet(Manner::Keep);
     let before = world.collector.received().0;
-    let orders = VERIFIED.min(WARM);
-    let work = journeys(world, "verified", orders).await?;
-    let (wanted, begun) = (orders * Side::Waybill.spans_of_an_order(LINES), Instant::now());
+    let work = journeys(world, "verified", VERIFIED).await?;
+    // What produces the orders exports nothing.
+    let (wanted, begun) = (VERIFIED * Side::Waybill.spans_of_an_order(LINES), Instant::now());
     while world.collector.received().0 - before < wanted && begun.elapsed() < EXPORT {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

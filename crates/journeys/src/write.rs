@@ -51,13 +51,15 @@ impl Target {
         Ok(Written { rows: self.insert_spans(spans).await?, repeats })
     }
 
-    async fn insert_records(&mut self, told: &[Told]) -> Result<u64, JourneysError> {
+    async fn insert_records(&mut self, mut told: &[Told]) -> Result<u64, JourneysError> {
         let mut new = 0;
-        for told in told.chunks(CHUNK) {
+        while !told.is_empty() {
+            let (chunk, rest) = told.split_at(chunk(told.len()));
             new += match self {
-                Target::Sqlite(db) => sqlite_records(db, told).await?,
-                Target::Postgres(db) => postgres_records(db, told).await?,
+                Target::Sqlite(db) => sqlite_records(db, chunk).await?,
+                Target::Postgres(db) => postgres_records(db, chunk).await?,
             };
+            told = rest;
         }
         Ok(new)
     }
@@ -117,7 +119,7 @@ impl Target {
     async fn insert_spans(&mut self, mut spans: Vec<SpanRow>) -> Result<u64, JourneysError> {
         let mut written = 0;
         while !spans.is_empty() {
-            let rest = spans.split_off(spans.len().min(CHUNK));
+            let rest = spans.split_off(chunk(spans.len()));
             written += match self {
                 Target::Sqlite(db) => sqlite_spans(db, spans).await?,
                 Target::Postgres(db) => postgres_spans(db, &spans).await?,
@@ -136,6 +138,12 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// How many of `rows` go into one statement. A number of rows is a statement of its own to SQLite, prepared and kept: powers
+/// of two are few.
+fn chunk(rows: usize) -> usize {
+    rows.checked_ilog2().map_or(0, |log| CHUNK.min(1 << log))
 }
 
 /// `(?, …), (?, …)`.
