@@ -23,7 +23,7 @@ compose-check:
 ci:
     CI=true bash .ci/run
 
-# Benchmarks on servers of their own: availability, chain, checkout, email, fanout, growth, recovery; --help says what each measures
+# Benchmarks on servers of their own: availability, chain, checkout, email, fanout, growth, recovery, replay; --help says what each measures
 bench what *args:
     cargo build --release -p waybill -p waybill-benchmarks
     if [ {{what}} = chain ]; then mvn -q -B -f benchmarks/kafka-streams package; fi

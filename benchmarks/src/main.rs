@@ -13,6 +13,7 @@ mod growth;
 mod meter;
 mod pgbench;
 mod recovery;
+mod replay;
 mod shop;
 mod side;
 mod usage;
@@ -49,6 +50,8 @@ enum What {
     Carry(carry::Args),
     /// How long partitions stand still after the `kill -9` of the process that worked on them
     Recovery(recovery::Args),
+    /// Journeys rebuilt into SQLite beside a consumer that only counts; the last line is one JSON object
+    Replay(replay::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -63,5 +66,6 @@ async fn main() -> anyhow::Result<()> {
         What::Growth(args) => growth::run(&args).await,
         What::Carry(args) => carry::run(&args).await,
         What::Recovery(args) => recovery::run(&args).await,
+        What::Replay(args) => replay::run(&args).await,
     }
 }

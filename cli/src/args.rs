@@ -3,7 +3,8 @@
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, demand, demo, notify, produce, restock, run, saga, stock, subscribers, topics, trace, vapid,
+    bins, checkouts, demand, demo, late, notify, produce, replay, restock, run, saga, stock, subscribers, topics, trace,
+    vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -48,6 +49,14 @@ enum Command {
     Produce(Produce),
     /// Show an order's journey over all its traces
     Trace(trace::Args),
+    /// Rebuild every order's journey from the topics: into a database, for a tracing store, or to compare
+    Replay(replay::Args),
+    /// List the orders that took longer than promised, or take longer already
+    Late(late::LateArgs),
+    /// List the orders that stopped, where, and why if a dead letter knows
+    Stuck(late::StuckArgs),
+    /// How long each stage works on orders, and how long they wait for it
+    Times(late::TimesArgs),
     /// See checkouts that are not at their end, and hurry or end them: for people on call
     #[command(subcommand)]
     Saga(saga::Command),
@@ -131,6 +140,10 @@ impl Args {
             Command::Produce(Produce::Restock(args)) => restock::restock(&config()?, &args),
             Command::Demand(args) => demand::demand(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
+            Command::Replay(args) => replay::replay(&config()?, &args),
+            Command::Late(args) => late::late(&config()?, &args),
+            Command::Stuck(args) => late::stuck(&config()?, &args),
+            Command::Times(args) => late::times(&config()?, &args),
             Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),
             Command::Notify(command) => notify::notify(&config()?, &command),

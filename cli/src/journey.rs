@@ -2,26 +2,9 @@
 
 use crate::kafka;
 use serde::Serialize;
+use waybill_journeys::TOPICS;
 use waybill_spine::{KafkaConfig, Record, headers};
 use waybill_telemetry::{Carrier, SpanRecord, Waybill};
-
-/// The topics that tell of an order, in the order of its journey.
-const TOPICS: [&str; 14] = [
-    "checkout.requested",
-    "checkout.rejected",
-    "checkout.completed",
-    "orders.new",
-    "orders.picked",
-    "orders.short",
-    "orders.packed",
-    "orders.shipped",
-    "orders.cancel_requested",
-    "orders.cancelled",
-    "dead.checkout",
-    "dead.pick",
-    "dead.pack",
-    "dead.ship",
-];
 
 /// What the topics know of an order.
 #[derive(Debug, Default, Serialize)]

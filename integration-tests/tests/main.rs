@@ -15,6 +15,8 @@ mod fuzz;
 mod inventory;
 mod notify;
 mod people;
+mod questions;
+mod replay;
 mod rush;
 mod saga;
 mod senders;

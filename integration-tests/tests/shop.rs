@@ -93,6 +93,11 @@ impl Shop {
         Process::spawn(binary(), self.args(&args, database), self.envs.clone()).unwrap()
     }
 
+    /// Starts any command.
+    pub fn start(&self, args: &[&str]) -> Process {
+        Process::spawn(binary(), self.args(args, &self.database), self.envs.clone()).unwrap()
+    }
+
     pub fn read(&self, topic: &str) -> Vec<Rec> {
         read_topic(&self.bootstrap, &self.scope.topic(topic)).unwrap()
     }

@@ -5,16 +5,20 @@
 //! exported. Names and attributes are public interface: `docs/telemetry.md`.
 
 mod context;
+mod copy;
 mod pipeline;
 mod queue;
 mod record;
+mod resend;
 mod settings;
 mod wire;
 
 pub use context::{Carrier, Incoming, Stamp, Waybill, traceparent};
+pub use copy::{ChildCopy, SpanCopy};
 pub use pipeline::{SpanExport, Telemetry, log_to_stderr};
 pub use queue::Dropped;
 pub use record::{ChildSpan, Input, SpanEvent, SpanKind, SpanLink, SpanRecord, Status};
+pub use resend::{Resend, ResendError};
 pub use settings::{TelemetryConfig, TelemetryError};
 
 /// Schema of the semantic conventions that span and metric names follow.

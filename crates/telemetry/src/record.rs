@@ -40,6 +40,18 @@ pub enum SpanKind {
 }
 
 impl SpanKind {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SpanKind::Internal => "internal",
+            SpanKind::Producer => "producer",
+            SpanKind::Consumer => "consumer",
+            SpanKind::Server => "server",
+            SpanKind::Client => "client",
+        }
+    }
+
     pub(crate) fn to_otel(self) -> trace::SpanKind {
         match self {
             SpanKind::Internal => trace::SpanKind::Internal,
@@ -201,7 +213,7 @@ pub struct SpanRecord {
     pub children: Vec<ChildSpan>,
 }
 
-fn is_unset(status: &Status) -> bool {
+pub(crate) fn is_unset(status: &Status) -> bool {
     *status == Status::Unset
 }
 
@@ -275,12 +287,16 @@ impl SpanRecord {
         written.map(|()| copy)
     }
 
-    /// Reads a published copy; `waybill` is the one in the payload beside it.
+    /// Reads a published copy; `waybill` is the one in the payload beside it, which counts where the record was accepted:
+    /// the span of one that was not has no links to its stamps.
     ///
     /// # Errors
     /// It is not the copy of a span.
     pub fn read(copy: &str, waybill: &Waybill) -> serde_json::Result<Self> {
         let mut span: SpanRecord = serde_json::from_str(copy)?;
+        if span.input.as_ref().is_some_and(|input| input.message.is_none()) {
+            return Ok(span);
+        }
         // The last stamp of an event's waybill is this span's own.
         let stamps = waybill.links().filter(|link| (link.trace_id, link.span_id) != (span.trace_id, span.span_id));
         span.links = stamps.chain(std::mem::take(&mut span.links)).collect();

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use serde_json::Value;
 
 /// Attributes by name, as JSON values.
@@ -69,6 +71,28 @@ impl Caught {
     pub fn events(&self) -> Vec<(String, Attributes)> {
         let events = self.span.events.iter();
         events.map(|event| (event.name.clone(), attributes(&event.attributes))).collect()
+    }
+
+    /// As the collector's file exporter writes it: a request with this span alone, on one line of JSON.
+    pub fn otlp_line(&self) -> anyhow::Result<String> {
+        let service = self.resource.get("service.name").and_then(Value::as_str).unwrap_or_default();
+        let service = Any::StringValue(service.to_owned());
+        let service = KeyValue {
+            key: "service.name".to_owned(),
+            value: Some(AnyValue { value: Some(service) }),
+            ..KeyValue::default()
+        };
+        let scope = InstrumentationScope {
+            name: self.scope_name.clone(),
+            version: self.scope_version.clone(),
+            ..InstrumentationScope::default()
+        };
+        let scope_spans =
+            ScopeSpans { scope: Some(scope), spans: vec![self.span.clone()], schema_url: self.schema_url.clone() };
+        let resource = Resource { attributes: vec![service], ..Resource::default() };
+        let resource_spans =
+            ResourceSpans { resource: Some(resource), scope_spans: vec![scope_spans], ..ResourceSpans::default() };
+        Ok(serde_json::to_string(&ExportTraceServiceRequest { resource_spans: vec![resource_spans] })?)
     }
 
     /// The status and its message; unset where none was sent.

@@ -1,0 +1,26 @@
+-- Orders that stopped: nothing was heard of them since $1 (nanoseconds since 1970), and they are not at an end.
+with heard as (
+    select order_id, time_ns, topic, reason,
+        case topic when 'checkout.requested' then 1 when 'orders.new' then 2
+            when 'orders.picked' then 3 when 'orders.packed' then 4 else 0 end as reached
+    from records
+    where order_id is not null
+),
+orders as (
+    select order_id,
+        max(reached) as reached,
+        max(case when reached > 0 then time_ns end) as since_ns,
+        max(reason) as reason,
+        max(case when topic in ('orders.shipped', 'orders.cancelled', 'checkout.rejected') then 1 else 0 end) as ended,
+        max(case when topic = 'orders.short' then 1 else 0 end) as short
+    from heard
+    group by order_id
+)
+select order_id,
+    case reached when 1 then 'checkout' when 2 then 'pick' when 3 then 'pack' else 'ship' end as waits_for,
+    since_ns,
+    reason
+from orders
+-- Of an order that is short and was never picked, nothing was in the bins: that is its end.
+where reached > 0 and ended = 0 and not (short = 1 and reached = 2) and since_ns < $1
+order by since_ns, order_id

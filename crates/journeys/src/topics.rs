@@ -1,0 +1,246 @@
+//! The order topics, read without a group.
+
+use crate::JourneysError;
+use crate::target::ReadTo;
+use jiff::Timestamp;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use waybill_spine::{KafkaConfig, Record, detach};
+
+/// The topics that tell of orders, in the order of a journey.
+pub const TOPICS: [&str; 14] = [
+    "checkout.requested",
+    "checkout.rejected",
+    "checkout.completed",
+    "orders.new",
+    "orders.picked",
+    "orders.short",
+    "orders.packed",
+    "orders.shipped",
+    "orders.cancel_requested",
+    "orders.cancelled",
+    "dead.checkout",
+    "dead.pick",
+    "dead.pack",
+    "dead.ship",
+];
+
+/// How long a cluster may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A silence after which the ends are looked up again.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// A span of time, by the records' own timestamps; open where it is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    /// From here on.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+}
+
+/// Records that cannot be read any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gone {
+    /// Topic, without the deployment's prefix.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// How many: removed by retention or compaction, or with the topic.
+    pub records: i64,
+}
+
+/// A partition that is being read.
+#[derive(Debug)]
+struct Open {
+    topic: Arc<str>,
+    /// The next offset.
+    next: i64,
+    /// Where reading ends.
+    end: i64,
+    gone: i64,
+}
+
+/// Reads what stands on topics when it is opened.
+pub(crate) struct Topics {
+    consumer: BaseConsumer,
+    servers: String,
+    open: HashMap<(String, i32), Open>,
+    /// Partitions that are not at their end.
+    left: usize,
+    heard: Instant,
+    /// Records to read.
+    pub total: u64,
+    /// Whether the topics hold any record at all.
+    pub empty: bool,
+    /// Topics that do not exist.
+    pub absent: Vec<String>,
+}
+
+impl Topics {
+    /// From where `read_to` says, else from the beginning; within `span`.
+    pub(crate) fn open(
+        kafka: &KafkaConfig,
+        topics: &[String],
+        read_to: &ReadTo,
+        span: Span,
+    ) -> Result<Self, JourneysError> {
+        let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let away = |error| JourneysError::Kafka(servers.clone(), error);
+        let consumer = consumer(kafka).map_err(away)?;
+        let metadata = consumer.fetch_metadata(None, ANSWER).map_err(away)?;
+        let (mut open, mut absent, mut empty) = (HashMap::new(), Vec::new(), true);
+        for name in topics {
+            let topic: Arc<str> = Arc::from(name.as_str());
+            let full = format!("{}{name}", kafka.prefix);
+            let Some(found) = metadata.topics().iter().find(|t| t.name() == full && t.error().is_none()) else {
+                absent.push(full);
+                continue;
+            };
+            for partition in found.partitions().iter().map(|p| p.id()) {
+                let (low, end) = watermarks(&consumer, &full, partition).map_err(away)?;
+                empty &= low == end;
+                // A topic that ends before what was read of it was made anew.
+                let known = read_to.get(&(name.clone(), partition)).copied().filter(|next| *next <= end);
+                let next = known.unwrap_or(0);
+                let gone = (low - next).max(0);
+                open.insert((full.clone(), partition), Open { topic: topic.clone(), next: next.max(low), end, gone });
+            }
+        }
+        if open.is_empty() {
+            return Err(JourneysError::NoTopics(absent.join(", ")));
+        }
+        within(&consumer, &mut open, span).map_err(away)?;
+        let mut assignment = TopicPartitionList::new();
+        for ((topic, partition), at) in open.iter().filter(|(_, at)| at.next < at.end) {
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(at.next)).map_err(away)?;
+        }
+        consumer.assign(&assignment).map_err(away)?;
+        let total = open.values().map(|at| u64::try_from(at.end - at.next).unwrap_or(0)).sum();
+        let left = assignment.count();
+        Ok(Topics { consumer, servers, open, left, heard: Instant::now(), total, empty, absent })
+    }
+
+    /// The next record, if there is one; none at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Record>, JourneysError> {
+        while self.left > 0 {
+            let Some(message) = self.consumer.poll(Duration::from_millis(100)) else {
+                if self.heard.elapsed() > SILENCE {
+                    self.look_again()?;
+                }
+                continue;
+            };
+            let message = match message {
+                Ok(message) => message,
+                // A connection that breaks is made again; a silence after it is looked into.
+                Err(_) if self.heard.elapsed() < SILENCE => continue,
+                Err(error) => return Err(JourneysError::Kafka(self.servers.clone(), error)),
+            };
+            self.heard = Instant::now();
+            let Some(at) = self.open.get_mut(&(message.topic().to_owned(), message.partition())) else { continue };
+            let offset = message.offset();
+            if at.next >= at.end {
+                continue;
+            }
+            at.gone += offset.min(at.end) - at.next;
+            at.next = (offset + 1).min(at.end);
+            self.left -= usize::from(at.next >= at.end);
+            if offset < at.end {
+                return Ok(Some(detach(&message, at.topic.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nothing came for a while: what was removed meanwhile will not come.
+    fn look_again(&mut self) -> Result<(), JourneysError> {
+        for ((topic, partition), at) in self.open.iter_mut().filter(|(_, at)| at.next < at.end) {
+            let marks = watermarks(&self.consumer, topic, *partition);
+            let (low, _) = marks.map_err(|error| JourneysError::Kafka(self.servers.clone(), error))?;
+            // Where the brokers answer and the log has the offset, only compaction explains the silence.
+            let gone = if low > at.next { low.min(at.end) } else { at.end } - at.next;
+            at.gone += gone;
+            at.next += gone;
+            self.left -= usize::from(at.next >= at.end);
+        }
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// How far each partition was read.
+    pub(crate) fn read_to(&self) -> ReadTo {
+        self.open.iter().map(|((_, partition), at)| ((at.topic.to_string(), *partition), at.next)).collect()
+    }
+
+    /// What could not be read, by topic and partition.
+    pub(crate) fn gone(&self) -> Vec<Gone> {
+        let gone = self.open.iter().filter(|(_, at)| at.gone > 0);
+        let mut gone: Vec<Gone> = gone
+            .map(|((_, partition), at)| Gone { topic: at.topic.to_string(), partition: *partition, records: at.gone })
+            .collect();
+        gone.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        gone
+    }
+}
+
+/// The first offset of a partition and the one after its last; a leader that has just changed is waited for.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    let begun = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, ANSWER) {
+            Err(_) if begun.elapsed() < ANSWER => std::thread::sleep(Duration::from_millis(100)),
+            answer => return answer,
+        }
+    }
+}
+
+/// Narrows what is read to a span of time.
+fn within(consumer: &BaseConsumer, open: &mut HashMap<(String, i32), Open>, span: Span) -> Result<(), KafkaError> {
+    let since = span.since.map(|time| first_at(consumer, open, time)).transpose()?;
+    let until = span.until.map(|time| first_at(consumer, open, time)).transpose()?;
+    for ((topic, partition), at) in open {
+        // None where no record is as late.
+        let offset = |times: &TopicPartitionList| {
+            let found = times.find_partition(topic, *partition)?.offset();
+            if let Offset::Offset(offset) = found { Some(offset) } else { None }
+        };
+        if let Some(since) = &since {
+            // What is before the span is not asked for.
+            (at.next, at.gone) = (offset(since).unwrap_or(at.end).max(at.next), 0);
+        }
+        if let Some(until) = &until {
+            at.end = offset(until).unwrap_or(at.end).min(at.end).max(at.next);
+        }
+    }
+    Ok(())
+}
+
+/// The first offset of each partition whose record is not before `time`.
+fn first_at(
+    consumer: &BaseConsumer,
+    open: &HashMap<(String, i32), Open>,
+    time: Timestamp,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut times = TopicPartitionList::new();
+    for (topic, partition) in open.keys() {
+        times.add_partition_offset(topic, *partition, Offset::Offset(time.as_millisecond()))?;
+    }
+    consumer.offsets_for_times(times, ANSWER)
+}
+
+fn consumer(kafka: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
+    let mut config = kafka.admin();
+    // A reader without a group; librdkafka wants a name all the same and commits nothing.
+    config.set("group.id", format!("{}waybill.reader", kafka.prefix));
+    config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "50");
+    // Bounds of what waits in memory, over all partitions; with the back-off, since the fetcher stalls for a second otherwise.
+    config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");
+    config.set("fetch.message.max.bytes", "262144");
+    config.create()
+}
