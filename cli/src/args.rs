@@ -3,8 +3,8 @@
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, demand, demo, late, notify, produce, replay, restock, run, saga, stock, subscribers, topics, trace,
-    vapid,
+    bins, checkouts, demand, demo, late, notify, produce, replay, restock, run, saga, stock, subscribers, topics,
+    trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
