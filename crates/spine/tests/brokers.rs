@@ -86,6 +86,7 @@ on_both! {
     what_is_not_done_is_delivered_again => not_done_comes_again;
     an_idle_member_takes_nothing_and_loses_nothing => idle_takes_nothing;
     two_members_share_the_partitions => two_members;
+    a_partition_that_is_taken_away_from_an_idle_member_is_read_when_it_comes_back => back_from_idle;
     a_batch_keeps_its_limits => limits;
     a_message_to_nowhere_is_reported => nowhere;
 }
@@ -216,6 +217,35 @@ fn two_members(broker: &impl Broker) {
     }
     one.close();
     two.close();
+}
+
+fn back_from_idle(broker: &impl Broker) {
+    let (mut one, mut sink) = (broker.join(), broker.sink());
+    let of_every_partition = |from: usize| (from..from + 40).map(|n| message(&format!("k{n}"), n)).collect::<Vec<_>>();
+    publish(&mut sink, &of_every_partition(0));
+    let first = take(&mut one, 40);
+    done(&mut one, &first);
+    // Another member gets some of the partitions while this one idles.
+    let (mut two, mut of_two, begun) = (broker.join(), Vec::new(), Instant::now());
+    while of_two.is_empty() {
+        publish(&mut sink, &of_every_partition(100));
+        one.idle(Duration::from_millis(20)).unwrap();
+        two.poll(LIMITS, Duration::from_millis(20), &mut of_two).unwrap();
+        assert!(begun.elapsed() < LIMIT, "the second member has no partition");
+    }
+    // This one goes on without them, then they come back.
+    let mut rest = Vec::new();
+    one.poll(LIMITS, Duration::ZERO, &mut rest).unwrap();
+    two.close();
+    publish(&mut sink, &of_every_partition(1_000));
+    let (mut missing, begun): (BTreeSet<usize>, _) = ((1_000..1_040).collect(), Instant::now());
+    while !missing.is_empty() {
+        let mut batch = Vec::new();
+        one.poll(LIMITS, Duration::from_millis(100), &mut batch).unwrap();
+        numbers(&batch).iter().for_each(|number| _ = missing.remove(number));
+        assert!(begun.elapsed() < LIMIT, "{missing:?} never came");
+    }
+    one.close();
 }
 
 fn limits(broker: &impl Broker) {

@@ -64,6 +64,15 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
+    /// librdkafka keeps a pause beyond the assignment: a partition that came back would never be read again.
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance
+            && let Err(error) = consumer.resume(list)
+        {
+            tracing::warn!(%error, "partitions that are taken away stay paused");
+        }
+    }
+
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         Failpoint::DuringRebalance.pass();
         let mut owned = lock(&self.owned);
