@@ -259,18 +259,19 @@ impl Config {
     /// # Errors
     /// A setting does not work.
     pub fn unsubscribe(&self) -> anyhow::Result<Option<Unsubscribe>> {
-        let settings = &self.unsubscribe;
-        let given = settings.keys.is_some() || settings.keys_file.is_some();
-        given.then(|| Unsubscribe::new(settings)).transpose().context("unsubscribe")
+        self.signs_links().then(|| Unsubscribe::new(&self.unsubscribe)).transpose().context("unsubscribe")
+    }
+
+    fn signs_links(&self) -> bool {
+        self.unsubscribe.keys.is_some() || self.unsubscribe.keys_file.is_some()
     }
 
     /// Whether there are settings for a role that writes to people; other roles need none.
     pub fn sets_up(&self, role: Role) -> bool {
         let mail = !self.mail.from.is_empty();
-        let links = self.unsubscribe.keys.is_some() || self.unsubscribe.keys_file.is_some();
         let web_push = self.push.vapid_key.is_some() || self.push.vapid_key_file.is_some();
         match role {
-            Role::Email => mail && links,
+            Role::Email => mail && self.signs_links(),
             Role::OrderMail => mail,
             Role::Push => web_push || self.push.fcm_key_file.is_some(),
             Role::Gateway

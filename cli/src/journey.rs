@@ -54,6 +54,18 @@ fn waybill(record: &Record) -> Waybill {
     payload.map(|p| p.waybill).unwrap_or_default()
 }
 
+fn is_dead(record: &Record) -> bool {
+    record.topic.starts_with("dead.")
+}
+
+/// The span that a record publishes, and its parts; `waybill` is the one in its payload.
+pub fn spans(record: &Record, waybill: &Waybill) -> impl Iterator<Item = SpanRecord> + use<> {
+    let header = |name| record.content.header(name).unwrap_or_default();
+    let copy = header(if is_dead(record) { "dead_span" } else { headers::SPAN });
+    let parts = serde_json::from_str::<Vec<SpanRecord>>(header(headers::PARTS)).unwrap_or_default();
+    SpanRecord::read(copy, waybill).into_iter().chain(parts)
+}
+
 impl Journey {
     /// Reads the journey of `order_id`.
     ///
@@ -72,15 +84,12 @@ impl Journey {
     /// A record may stand twice, and two events of a stage share its span: the first counts.
     fn add(&mut self, record: &Record) {
         let header = |name| record.content.header(name).unwrap_or_default();
-        let dead = record.topic.starts_with("dead.");
-        let copy = header(if dead { "dead_span" } else { headers::SPAN });
-        let parts = serde_json::from_str::<Vec<SpanRecord>>(header(headers::PARTS)).unwrap_or_default();
-        for span in SpanRecord::read(copy, &waybill(record)).into_iter().chain(parts) {
+        for span in spans(record, &waybill(record)) {
             if !self.spans.iter().any(|s| (s.trace_id, s.span_id) == (span.trace_id, span.span_id)) {
                 self.spans.push(span);
             }
         }
-        if dead {
+        if is_dead(record) {
             self.dead.push(Dead {
                 stage: header("dead_stage").to_owned(),
                 reason: header("dead_reason").to_owned(),

@@ -1,6 +1,7 @@
 //! A product's journey, read from the topics: sold out, asked for, restocked, told, bought again. What belongs together
 //! is found by the links of the spans: a batch links to its restock, a notice to the subscription that it answers.
 
+use crate::journey::spans;
 use crate::kafka;
 use crate::waterfall::human;
 use console::style;
@@ -76,7 +77,7 @@ pub struct Bought {
     /// Pieces of the product.
     pub quantity: u32,
     /// The trace of its checkout.
-    pub trace_id: Option<String>,
+    pub trace_id: String,
 }
 
 impl Product {
@@ -121,7 +122,7 @@ impl Product {
             Restocked::TOPIC => {
                 let event = read::<Restocked>(record).filter(|event| event.product_id == self.product_id);
                 let Some(event) = event else { return };
-                let span = spans(record, &event.waybill).into_iter().next();
+                let span = spans(record, &event.waybill).next();
                 self.restocks.push(Restock { event, span, batches: Vec::new(), bought: Vec::new() });
             }
             EmailResults::TOPIC => {
@@ -147,7 +148,7 @@ impl Product {
         let restock =
             self.restocks.iter_mut().find(|restock| contexts(&restock.event.waybill).any(|c| led.contains(&c)));
         if let Some(restock) = restock {
-            let spans = spans(record, &results.waybill);
+            let spans = spans(record, &results.waybill).collect();
             restock.batches.push(Batch { channel, results, spans });
         }
     }
@@ -161,9 +162,14 @@ impl Product {
         let at = stamp.ended_at;
         let told = |restock: &&mut Restock| restock.told_before(&order.customer_id, at);
         if let Some(restock) = self.restocks.iter_mut().rev().find(told) {
-            let trace_id = Some(stamp.trace_id.to_string());
-            let Restock { bought, .. } = restock;
-            bought.push(Bought { order_id: order.order_id, customer_id: order.customer_id, at, quantity, trace_id });
+            let trace_id = stamp.trace_id.to_string();
+            restock.bought.push(Bought {
+                order_id: order.order_id,
+                customer_id: order.customer_id,
+                at,
+                quantity,
+                trace_id,
+            });
         }
     }
 
@@ -234,7 +240,7 @@ impl Restock {
                 self.bought.len(),
                 first.order_id,
                 human(after),
-                style(first.trace_id.as_deref().map_or(String::new(), |id| format!("  trace {}", short(id)))).dim(),
+                style(format!("  trace {}", short(&first.trace_id))).dim(),
             );
         } else if told > 0 {
             let _ = writeln!(out, "  └─ {told} people were told; none of them has bought it yet");
@@ -311,11 +317,4 @@ fn read<E: Event + DeserializeOwned>(record: &Record) -> Option<E> {
 fn contexts(waybill: &Waybill) -> impl Iterator<Item = ([u8; 16], [u8; 8])> {
     let bytes = |trace: TraceId, span: SpanId| (trace.to_bytes(), span.to_bytes());
     waybill.stamps().iter().map(move |stamp| bytes(stamp.trace_id, stamp.span_id))
-}
-
-/// The published span, and its parts.
-fn spans(record: &Record, waybill: &Waybill) -> Vec<SpanRecord> {
-    let header = |name| record.content.header(name).unwrap_or_default();
-    let parts = serde_json::from_str::<Vec<SpanRecord>>(header(headers::PARTS)).unwrap_or_default();
-    SpanRecord::read(header(headers::SPAN), waybill).into_iter().chain(parts).collect()
 }

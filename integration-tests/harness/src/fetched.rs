@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// The folder `lib` of `name` in the target folder; where it is not there, `fetch` is given the folder of `name` and
 /// a folder to fill. One process fetches, the others wait for it.
@@ -27,8 +28,34 @@ pub(crate) fn fetched(name: &str, fetch: impl FnOnce(&Path, &Path) -> anyhow::Re
     Ok(lib)
 }
 
+/// The folder of programs of `name`, a Python environment in the target folder with these packages. One process installs
+/// it, the others wait.
+pub(crate) fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let home = target().join(name);
+    // The environment knows its own path, so it cannot be moved into place; this file says that it is whole.
+    let (ready, venv) = (home.join("ready"), home.join("venv"));
+    let programs = venv.join("bin");
+    if !ready.exists() {
+        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        let lock = File::create(home.join("lock")).context("cannot make the lock file")?;
+        lock.lock().with_context(|| format!("cannot lock {}", home.display()))?;
+        if !ready.exists() {
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+            run(Command::new(programs.join("python")).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+            fs::write(&ready, "").context("cannot write a file")?;
+        }
+    }
+    Ok(programs)
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let run = command.stdin(Stdio::null()).output().context("Python 3 cannot be run")?;
+    ensure!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    Ok(())
+}
+
 /// Cargo's target folder, as cargo finds it: a relative one counts from the workspace.
-pub(crate) fn target() -> PathBuf {
+fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace.join(target)

@@ -1,18 +1,16 @@
 //! A real SMTP server: aiosmtpd, from PyPI, kept in cargo's target folder. Each test has its own.
 
-use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::fetched::target;
+use crate::fetched;
 use crate::process::Process;
 use crate::unavailable::{say, unavailable};
 
@@ -118,27 +116,8 @@ fn arrived(fact: &Value) -> anyhow::Result<Arrived> {
     })
 }
 
-/// A Python that has aiosmtpd. One process installs it, the others wait.
+/// A Python that has aiosmtpd.
 fn python() -> anyhow::Result<PathBuf> {
-    let home = target().join(format!("aiosmtpd-{VERSION}"));
-    // The environment knows its own path, so it cannot be moved into place; this file says that it is whole.
-    let (ready, venv) = (home.join("ready"), home.join("venv"));
-    let python = venv.join("bin/python");
-    if !ready.exists() {
-        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-        let lock = File::create(home.join("lock")).context("cannot make the lock file")?;
-        lock.lock().context("cannot lock the folder of aiosmtpd")?;
-        if !ready.exists() {
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-            run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &format!("aiosmtpd=={VERSION}")]))?;
-            fs::write(&ready, "").context("cannot write a file")?;
-        }
-    }
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let run = command.stdin(Stdio::null()).output().context("Python 3 cannot be run")?;
-    ensure!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    Ok(())
+    let programs = fetched::python(&format!("aiosmtpd-{VERSION}"), &[&format!("aiosmtpd=={VERSION}")])?;
+    Ok(programs.join("python"))
 }

@@ -1,13 +1,11 @@
 //! Schemathesis: fuzzes an HTTP API by its OpenAPI document. From PyPI, kept in cargo's target folder.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
-use crate::fetched::target;
+use crate::fetched;
 use crate::unavailable::{say, unavailable};
 
 const VERSION: &str = "4.32.5";
@@ -30,27 +28,8 @@ pub fn schemathesis() -> Option<&'static Path> {
     }
 }
 
-/// One process installs it, the others wait.
 fn installed() -> anyhow::Result<PathBuf> {
-    let home = target().join(format!("schemathesis-{VERSION}"));
-    // The environment knows its own path, so it cannot be moved into place; this file says that it is whole.
-    let (ready, venv) = (home.join("ready"), home.join("venv"));
-    if !ready.exists() {
-        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-        let lock = File::create(home.join("lock")).context("cannot make the lock file")?;
-        lock.lock().context("cannot lock the folder of Schemathesis")?;
-        if !ready.exists() {
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-            let packages = [format!("schemathesis=={VERSION}"), format!("hypothesis=={HYPOTHESIS}")];
-            run(Command::new(venv.join("bin/python")).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
-            fs::write(&ready, "").context("cannot write a file")?;
-        }
-    }
-    venv.join("bin/schemathesis").canonicalize().context("Schemathesis is not where pip puts it")
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let run = command.stdin(Stdio::null()).output().context("Python 3 cannot be run")?;
-    ensure!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    Ok(())
+    let packages = [format!("schemathesis=={VERSION}"), format!("hypothesis=={HYPOTHESIS}")];
+    let programs = fetched::python(&format!("schemathesis-{VERSION}"), &packages.each_ref().map(String::as_str))?;
+    programs.join("schemathesis").canonicalize().context("Schemathesis is not where pip puts it")
 }

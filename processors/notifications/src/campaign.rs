@@ -94,6 +94,11 @@ pub(crate) enum Next {
     End(Campaign),
 }
 
+/// What a restock's campaign is kept under. No batch has such a subject: an id has no slash.
+pub(crate) fn subject(restocked: &Restocked) -> String {
+    format!("{}/{}", restocked.product_id, restocked.zero_version)
+}
+
 /// The id of the campaign that tells of a restock.
 pub(crate) fn campaign_id(subject: &str) -> String {
     Uuid::new_v5(&NAMESPACE, subject.as_bytes()).to_string()

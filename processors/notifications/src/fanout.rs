@@ -6,7 +6,7 @@
 //! product wait behind it, and any process resumes it.
 //! Replay: a campaign that has ended stays so; a batch is planned once under its number, and its results are taken once.
 
-use crate::campaign::{Campaign, Doing, Kept, Next};
+use crate::campaign::{Campaign, Doing, Kept, Next, subject};
 use crate::campaign_rows;
 use crate::results_rows::{self, Taken};
 use crate::step::{Looked, Step};
@@ -128,7 +128,7 @@ pub enum News {
 
 impl From<Restocked> for News {
     fn from(restocked: Restocked) -> Self {
-        News::Back { subject: format!("{}/{}", restocked.product_id, restocked.zero_version), restocked }
+        News::Back { subject: subject(&restocked), restocked }
     }
 }
 

@@ -4,7 +4,7 @@
 //! A step that is made again after a crash finds the batches it had planned and adopts them; one that comes too late finds
 //! that the campaign has gone on, and does nothing.
 
-use crate::campaign::{Campaign, Doing, Tally, campaign_id};
+use crate::campaign::{Campaign, Doing, Tally, campaign_id, subject};
 use crate::campaign_rows::{self as rows, Facts, Found};
 use crate::fanout::{Fanout, FanoutSettings};
 use jiff::Timestamp;
@@ -107,7 +107,7 @@ impl Call for Step {
 
 impl Step {
     pub(crate) fn subject(&self) -> String {
-        format!("{}/{}", self.restocked.product_id, self.restocked.zero_version)
+        subject(&self.restocked)
     }
 
     pub(crate) fn campaign_id(&self) -> String {

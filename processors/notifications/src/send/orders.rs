@@ -7,7 +7,9 @@ use super::lane;
 use super::marks::Marks;
 use super::orders_rows::{self, Customer};
 use super::outlet::{Outlet, Provider};
+use super::part::{CUTOFF, DATABASE_AWAY, lane_closed};
 use super::people::Reach;
+use super::stage::TICK;
 use super::{Verdict, spans};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -25,8 +27,6 @@ use waybill_telemetry::{SpanKind, Status, Waybill};
 /// First and longest wait before a mail is tried again, and for how long it is.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60 * 60));
 const PATIENCE: SignedDuration = SignedDuration::from_hours(24);
-/// When a call has to be over: its record is leased for half a minute.
-const CUTOFF: Duration = Duration::from_secs(25);
 
 /// The stage.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +191,7 @@ impl OrderLetter {
         let verdict = timeout_at(cutoff, sending).await;
         let verdict = verdict.unwrap_or_else(|_| Verdict::Unknown("no answer in time".to_owned()));
         if let Verdict::Closed { wait, .. } = &verdict {
-            outlet.close(store, (*wait).max(super::part::lane_closed(self.away))).await;
+            outlet.close(store, (*wait).max(lane_closed(self.away))).await;
         }
         Ok(Came::Sent { interval: (began, system_clock()), verdict, address })
     }
@@ -227,7 +227,7 @@ impl Call for OrderLetter {
             }
             Err(error) => {
                 tracing::warn!(%error, "a customer cannot be looked up; the mail goes later");
-                OrderAnswer(Came::NotYet(Duration::from_secs(1)))
+                OrderAnswer(Came::NotYet(DATABASE_AWAY))
             }
         }
     }
@@ -282,7 +282,7 @@ impl Stage for OrderMail {
             return Outcome::Reject(Refusal::new("bug", "an answer came to what is no mail"));
         };
         match came {
-            Came::NotYet(wait) => call(state, event, (*wait).max(Duration::from_millis(50)), Details::default()),
+            Came::NotYet(wait) => call(state, event, (*wait).max(TICK), Details::default()),
             Came::NoContact => Outcome::Ignore("there is nobody to write to"),
             Came::Sent { interval, verdict, address } => {
                 settled(marks, state, event, (*interval, verdict, address), now)

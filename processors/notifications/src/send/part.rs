@@ -22,9 +22,9 @@ use waybill_spine::{Call, system_clock};
 use waybill_store::{Store, StoreError};
 
 /// When a call has to be over: its record is leased for half a minute.
-const CUTOFF: Duration = Duration::from_secs(25);
+pub(super) const CUTOFF: Duration = Duration::from_secs(25);
 /// How long to wait where the database does not answer.
-const DATABASE_AWAY: Duration = Duration::from_secs(1);
+pub(super) const DATABASE_AWAY: Duration = Duration::from_secs(1);
 /// First and longest time that a lane is closed, where the provider does not ask for more; it doubles in between.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// So many messages that a push service takes none of are no chance.

@@ -1,6 +1,7 @@
 //! Who is to be told: read, and kept as begun, in one transaction right before the first message goes out.
 
 use super::part::{Part, Whom};
+use crate::time::from_micros;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use waybill_money::{Currency, Money};
@@ -52,8 +53,8 @@ pub(super) enum Begin {
 
 /// Name, price, currency, available.
 type ProductRow = (String, i64, String, i64);
-/// Subscription, user, since when in seconds, `traceparent`, name, address, id and text of a device.
-type PersonRow = (i64, String, f64, Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
+/// Subscription, user, since when in microseconds, `traceparent`, name, address, id and text of a device.
+type PersonRow = (i64, String, i64, Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
 
 /// Begins a part of a batch.
 pub(super) async fn begin(store: &mut Store, channel: &str, part: &Part) -> Result<Begin, StoreError> {
@@ -66,7 +67,7 @@ pub(super) async fn begin(store: &mut Store, channel: &str, part: &Part) -> Resu
         return Ok(Begin::SoldOut);
     };
     let Some(currency) = Currency::from_code(&currency).filter(|_| available > 0) else { return Ok(Begin::SoldOut) };
-    let people = grouped(channel, people(&mut tx, channel, part, available).await?);
+    let people = grouped(channel, people(&mut tx, channel, part, available).await?)?;
     if !people.is_empty() {
         let waiting: Vec<&Waiting> = people.iter().map(|person| &person.waiting).collect();
         let waiting = serde_json::to_string(&waiting).map_err(|e| sqlx::Error::Encode(e.into()))?;
@@ -139,7 +140,7 @@ async fn people(tx: &mut Tx<'_>, channel: &str, part: &Part, available: i64) -> 
     };
     Ok(match tx.connection() {
         Connection::Postgres(connection) => {
-            let sql = "select s.id, s.user_id, extract(epoch from s.created_at)::float8, s.traceparent,
+            let sql = "select s.id, s.user_id, (extract(epoch from s.created_at) * 1000000)::int8, s.traceparent,
                            c.name, case when x.email is null then c.email end, t.id, t.target::text
                        from (select * from subscriptions
                              where product_id = $1 and channel = $2 and id > $3 and id <= $4 and quantity <= $6
@@ -153,7 +154,7 @@ async fn people(tx: &mut Tx<'_>, channel: &str, part: &Part, available: i64) -> 
             asked.bind(available).bind(those).fetch_all(connection).await?
         }
         Connection::Sqlite(connection) => {
-            let sql = "select s.id, s.user_id, s.created_at, s.traceparent,
+            let sql = "select s.id, s.user_id, cast(round(s.created_at * 1000000) as integer), s.traceparent,
                            c.name, case when x.email is null then c.email end, t.id, t.target
                        from (select * from subscriptions
                              where product_id = ?1 and channel = ?2 and id > ?3 and id <= ?4 and quantity <= ?6
@@ -171,7 +172,7 @@ async fn people(tx: &mut Tx<'_>, channel: &str, part: &Part, available: i64) -> 
     })
 }
 
-fn grouped(channel: &str, rows: Vec<PersonRow>) -> Vec<Person> {
+fn grouped(channel: &str, rows: Vec<PersonRow>) -> Result<Vec<Person>, StoreError> {
     let mut people: Vec<Person> = Vec::new();
     for (subscription_id, user_id, since, traceparent, name, email, id, target) in rows {
         let reach = match channel {
@@ -181,16 +182,10 @@ fn grouped(channel: &str, rows: Vec<PersonRow>) -> Vec<Person> {
         if let Some(last) = people.last_mut().filter(|last| last.waiting.subscription_id == subscription_id) {
             last.reaches.extend(reach);
         } else {
-            let since = instant(since);
+            let since = from_micros(since)?;
             let waiting = Waiting { subscription_id, user_id, since, traceparent };
             people.push(Person { waiting, reaches: reach.into_iter().collect() });
         }
     }
-    people
-}
-
-/// A time by the database's clock: seconds since 1970.
-#[expect(clippy::cast_possible_truncation, reason = "microseconds of a time that a clock has shown")]
-fn instant(seconds: f64) -> Timestamp {
-    Timestamp::from_microsecond((seconds * 1e6) as i64).unwrap_or(Timestamp::UNIX_EPOCH)
+    Ok(people)
 }

@@ -24,7 +24,7 @@ const MOST: f64 = 20.0;
 /// The messages of a part go out within this: a call has to end while its record is leased.
 const SPREAD: f64 = 5.0;
 /// Shortest wait of what has not begun: other batches go first.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// A way to reach people.
 pub trait Channel: Send + Sync + 'static {
