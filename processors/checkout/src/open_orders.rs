@@ -46,9 +46,9 @@ mod tests {
     use waybill_spine::system_clock;
     use waybill_store::{Decided, Store, Table};
 
-    /// An order as the checkout keeps it, so many hours after it was asked for.
+    /// An order as the checkout keeps it, asked for so many hours and a half ago: no rounding is near an hour.
     fn order(key: &str, status: &str, hours: i64, refunded: Value) -> Decided {
-        let requested_at = system_clock() - jiff::SignedDuration::from_hours(hours);
+        let requested_at = system_clock() - jiff::SignedDuration::from_mins(hours * 60 + 30);
         let state = json!({"status": status, "requested_at": requested_at, "refunded_minor": refunded,
             "total": {"amount_minor": 500, "currency": "EUR"}});
         Decided { key: key.to_owned(), version: 1, state: state.to_string(), answer: vec![0] }
