@@ -1,4 +1,4 @@
-//! One call: a part of a batch, some twenty people.
+//! One call: a part of a batch, twenty people or, where many messages a second go out, up to a hundred.
 //!
 //! The order is what keeps anybody from being told twice, and the rate from being exceeded:
 //! 1. slots of the lane are taken and waited for;

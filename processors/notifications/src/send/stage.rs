@@ -19,8 +19,9 @@ use waybill_spine::{Decision, Details, Emit, Event, Outcome, Refusal, Stage};
 use waybill_store::{StoreError, Table, Tx};
 use waybill_telemetry::{SpanRecord, Waybill};
 
-/// Most people of a part.
-const MOST: f64 = 20.0;
+/// Most people of a part: what a process that dies leaves unknown. A tenth of a second's messages, but from 20 to 100.
+const TENTH: f64 = 0.1;
+const MOST: (f64, f64) = (20.0, 100.0);
 /// The messages of a part go out within this: a call has to end while its record is leased.
 const SPREAD: f64 = 5.0;
 /// Shortest wait of what has not begun: other batches go first.
@@ -102,9 +103,10 @@ pub struct Tell<C> {
 impl<C: Channel> Tell<C> {
     /// With these rates, which were checked.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 20")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 100")]
     pub fn new(rates: &Rates) -> Self {
-        let most = (C::rate(rates) * SPREAD).clamp(1.0, MOST) as u32;
+        let rate = C::rate(rates);
+        let most = (rate * SPREAD).clamp(1.0, (rate * TENTH).clamp(MOST.0, MOST.1)) as u32;
         Tell { most, measures: None, channel: PhantomData }
     }
 
