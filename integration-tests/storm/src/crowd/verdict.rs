@@ -63,6 +63,8 @@ pub(super) async fn judge(world: &mut World, waiting: &Waiting, seen: Seen) -> a
     };
     let expected = world.crowd.people / 2 * 2;
     verdict.must(waiting.len() == expected, || format!("{} of {expected} people wait", waiting.len()));
+    let (killed, kills) = (seen.kills.len(), world.crowd.kills);
+    verdict.must(killed == kills, || format!("{killed} of {kills} kills were made"));
     let arrived = world.receivers.arrived();
     let told = verdict.told(&arrived, waiting);
     let mut results = HashMap::new();

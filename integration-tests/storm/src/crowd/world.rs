@@ -131,7 +131,7 @@ impl World {
                  from generate_series({start}, {end} - 1) n, lateral (select 'w-{email}-' || n) w (u)
                  on conflict do nothing;
              insert into push_targets (user_id, id, target)
-                 select u, 'phone', jsonb_build_object('fcmToken', '{TOKEN_OF}' || u)
+                 select u, 'phone', jsonb_build_object('fcm_token', '{TOKEN_OF}' || u)
                  from generate_series({start}, {end} - 1) n, lateral (select 'w-{push}-' || n) w (u)
                  on conflict do nothing;
              insert into subscriptions (product_id, user_id, channel, expires_at)
