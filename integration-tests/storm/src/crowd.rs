@@ -8,6 +8,7 @@ mod receivers;
 mod verdict;
 mod world;
 
+pub use receivers::{Arrival, Receivers};
 pub use verdict::Verdict;
 
 use anyhow::bail;

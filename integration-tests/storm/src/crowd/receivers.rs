@@ -44,16 +44,17 @@ impl Log {
 
 /// Both receivers; they end when this is dropped.
 pub struct Receivers {
-    /// Where mails go.
-    pub mail: SocketAddr,
-    /// Where FCM's messages go, and its requests for access.
-    pub push: SocketAddr,
+    mail: SocketAddr,
+    push: SocketAddr,
     logs: [Log; 2],
     _tasks: JoinSet<()>,
 }
 
 impl Receivers {
     /// On free ports of loopback.
+    ///
+    /// # Errors
+    /// No port is free.
     pub async fn start() -> anyhow::Result<Self> {
         let logs: [Log; 2] = Default::default();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -76,7 +77,24 @@ impl Receivers {
         self.logs.each_ref().map(|log| log.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Settings with which email and push send here, for what [`Receivers::write_account`] wrote.
+    pub fn settings(&self, account: &Path) -> [(&'static str, String); 8] {
+        [
+            ("WAYBILL_MAIL_URL", format!("smtp://{}", self.mail)),
+            ("WAYBILL_MAIL_FROM", "Shop <shop@shop.example>".to_owned()),
+            ("WAYBILL_UNSUBSCRIBE_URL", "https://shop.example/unsubscribe".to_owned()),
+            ("WAYBILL_UNSUBSCRIBE_KEYS", "k1:0123456789abcdef0123456789abcdef".to_owned()),
+            ("WAYBILL_SHOP_NAME", "Shop".to_owned()),
+            ("WAYBILL_SHOP_URL", "https://shop.example".to_owned()),
+            ("WAYBILL_PUSH_FCMKEYFILE", account.display().to_string()),
+            ("WAYBILL_PUSH_FCMURL", format!("http://{}", self.push)),
+        ]
+    }
+
     /// Writes the file of a service account of Firebase that gets its access here.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn write_account(&self, file: &Path) -> anyhow::Result<()> {
         let account = json!({"type": "service_account", "project_id": PROJECT, "private_key_id": "key-1", "private_key": KEY,
             "client_email": "push@shop-1.iam.gserviceaccount.com", "token_uri": format!("http://{}/token", self.push)});

@@ -52,7 +52,7 @@ impl World {
         // Batches come a little faster than the lanes let them out, so it is the lanes that hold them back.
         let spacing = (80_000.0 / crowd.rate).round();
         let rate = format!("{:?}", crowd.rate);
-        let envs = vec![
+        let mut envs = vec![
             ("OTEL_SDK_DISABLED", "true".to_owned()),
             ("WAYBILL_HTTP_LISTEN", gateway.to_string()),
             // A dead process's place is taken sooner.
@@ -61,15 +61,8 @@ impl World {
             ("WAYBILL_FANOUT_SPACING", format!("{spacing}ms")),
             ("WAYBILL_RATES_EMAIL", rate.clone()),
             ("WAYBILL_RATES_PUSH", rate),
-            ("WAYBILL_MAIL_URL", format!("smtp://{}", receivers.mail)),
-            ("WAYBILL_MAIL_FROM", "Shop <shop@shop.example>".to_owned()),
-            ("WAYBILL_UNSUBSCRIBE_URL", "https://shop.example/unsubscribe".to_owned()),
-            ("WAYBILL_UNSUBSCRIBE_KEYS", "k1:0123456789abcdef0123456789abcdef".to_owned()),
-            ("WAYBILL_SHOP_NAME", "Shop".to_owned()),
-            ("WAYBILL_SHOP_URL", "https://shop.example".to_owned()),
-            ("WAYBILL_PUSH_FCMKEYFILE", account.display().to_string()),
-            ("WAYBILL_PUSH_FCMURL", format!("http://{}", receivers.push)),
         ];
+        envs.extend(receivers.settings(&account));
         done(&crowd, &["topics", "apply"], &envs)?;
         // The first process makes the tables.
         let mut others = vec![spawn(&crowd, "gateway", &envs)?];
