@@ -27,6 +27,7 @@ async fn a_crowd_is_told_once_and_no_faster_than_allowed_though_fanout_and_sende
     print!("{verdict}");
     assert!(verdict.violations.is_empty(), "{verdict}");
     assert_eq!(verdict.people, PEOPLE);
+    assert!(verdict.killed.len() > 3, "{verdict}");
     assert!(verdict.results["sent"] > PEOPLE / 2, "{verdict}");
 }
 
