@@ -125,7 +125,6 @@ async fn tell(world: &mut World) -> anyhow::Result<Seen> {
         }
         if said.elapsed() >= TELL {
             said = Instant::now();
-            world.check_running()?;
             world.peaks()?;
             let granted = rates::granted(&mut world.connection, Some(3 * TELL)).await?;
             for (most, now) in seen.granted.iter_mut().zip(granted) {

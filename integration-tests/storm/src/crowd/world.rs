@@ -157,8 +157,9 @@ impl World {
         Ok(())
     }
 
-    /// Most memory that a process of each role has had so far, KiB.
+    /// Most memory that a process of each role has had so far, KiB. Nobody ends but who is killed.
     pub fn peaks(&mut self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        self.check_running()?;
         for (role, process) in &self.processes {
             let peak = self.peaks.entry(role).or_default();
             *peak = process.peak_rss()?.max(*peak);
@@ -166,8 +167,7 @@ impl World {
         Ok(self.peaks.clone())
     }
 
-    /// Nobody ends but who is killed.
-    pub fn check_running(&mut self) -> anyhow::Result<()> {
+    fn check_running(&mut self) -> anyhow::Result<()> {
         let of_role = self.processes.iter_mut().map(|(role, process)| (*role, process));
         for (role, process) in of_role.chain(self.others.iter_mut().map(|process| ("another one", process))) {
             let ended = process.ended()?;
