@@ -82,15 +82,17 @@ async fn checkouts(args: &Args, checkouts: usize) -> anyhow::Result<()> {
 
 /// A crowd under fire, with so many processes in turn, each time in a shop of its own; the last line is one JSON object.
 async fn crowds(args: &Args, people: usize) -> anyhow::Result<()> {
+    let plausible = people >= 2 && args.rate >= 1.0 && !args.replicas.contains(&0);
+    ensure!(plausible, "two subscribers, one message a second and one process of each are the least");
     let kafka = KafkaServer::start()?;
     let postgres = PostgresServer::start()?;
     let mut runs = Vec::new();
-    for replicas in args.replicas.iter().copied() {
+    for (run, replicas) in args.replicas.iter().copied().enumerate() {
         let database = postgres.create_database("crowd").await?;
         let crowd = Crowd {
             binary: args.binary.clone(),
             bootstrap: kafka.bootstrap().to_owned(),
-            prefix: format!("crowd-{replicas}."),
+            prefix: format!("crowd-{run}."),
             database: database.url().to_owned(),
             seed: args.seed,
             people,
