@@ -88,6 +88,8 @@ pub fn subscribers(args: &Args) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let shopper = Shopper::new(&args.url)?;
+        // Once, not a minute for each of them.
+        shopper.wait_until_open().await.context("start one with `waybill run all`, or name yours with --url")?;
         let crowd = Crowd {
             product: args.product.clone(),
             channels: args.channel,

@@ -72,6 +72,28 @@ async fn errors_say_what_is_wrong_and_what_to_do() {
     assert!(text.contains("run `waybill topics apply`"), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_is_not_set_up_says_what_to_set() {
+    let Some(mut shop) = Shop::open("not-set-up", 1).await else { return };
+    let must_say = |shop: &Shop, roles: &[&str], part: &str| {
+        for role in roles {
+            let output = shop.command(&["run", role]);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{role}: {error}");
+            assert!(error.contains(part), "{role} does not say {part}: {error}");
+        }
+    };
+    must_say(&shop, &["email", "push", "order-mail"], "shop.name is missing");
+    shop.set("WAYBILL_SHOP_NAME", "Shop");
+    must_say(&shop, &["email", "push", "order-mail"], "shop.url must be");
+    shop.set("WAYBILL_SHOP_URL", "https://shop.example");
+    must_say(&shop, &["email", "order-mail"], "mail: from must be `local@domain`");
+    must_say(&shop, &["push"], "push: give vapidkey or vapidkeyfile for web push, fcmkeyfile for FCM, or both");
+    shop.set("WAYBILL_MAIL_FROM", "Shop <shop@shop.example>");
+    must_say(&shop, &["email"], "unsubscribe: ");
+    must_say(&shop, &["checkout"], "payment: give payment.url and payment.key");
+}
+
 fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -268,7 +268,7 @@ async fn a_hundred_thousand_people_are_planned_in_flat_memory() {
     // A few people first: what a process of this kind takes at all.
     wait(&shop, "p-0001", 200).await;
     first("p-0001").await;
-    let before = peak_rss(&fanout);
+    let before = fanout.peak_rss().unwrap();
     wait(&shop, "p-0002", PEOPLE).await;
     let delay = first("p-0002").await;
     eventually("everyone is planned and published", LIMIT, async || {
@@ -278,18 +278,11 @@ async fn a_hundred_thousand_people_are_planned_in_flat_memory() {
         }
     })
     .await;
-    let after = peak_rss(&fanout);
+    let after = fanout.peak_rss().unwrap();
     println!("first batch after {delay:?}; {before} KiB at most, then {after}");
     assert!(after < before + 40 * 1024, "{before} KiB, then {after}");
     assert_eq!(shop.number("select max(size)::int8 from batches").await, 100);
     assert_eq!(shop.number("select count(*) from batches").await, 2 + PEOPLE / 100);
-}
-
-/// Most memory a process has had so far, KiB.
-fn peak_rss(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

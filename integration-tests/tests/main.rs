@@ -7,6 +7,7 @@ mod cancellation;
 mod chain;
 mod checkout;
 mod commands;
+mod crowd;
 mod failpoints;
 mod fanout;
 mod faults;

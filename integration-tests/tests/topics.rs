@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use waybill_checkout::Checkout;
 use waybill_fulfilment::{Pack, Pick, Ship};
+use waybill_harness::Rec;
 use waybill_inventory::Inventory;
 use waybill_notifications::{Email, Fanout, OrderMail, Push, Restock, Tell};
 use waybill_spine::{Input, Stage};
+use waybill_storm::crowd::Receivers;
 use waybill_topics::Catalogue;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,11 +56,23 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     assert_eq!(written, declared, "every topic has a stage that writes it, or somebody else");
 
     // Few goods, so that there are short lines too.
-    let Some(shop) = Shop::open("schemas", 2).await else { return };
-    let _process = shop.run(&["fulfilment", "inventory", "restock", "fanout"]);
-    let waiting = "insert into subscriptions (product_id, user_id, channel, expires_at)
-        select 'p-' || lpad(n::text, 4, '0'), 'u-1', channel, now() + interval '1 day'
-        from generate_series(1, 400) n, (values ('email'), ('push')) c (channel)";
+    let Some(mut shop) = Shop::open("schemas", 2).await else { return };
+    let receivers = Receivers::start().await.unwrap();
+    let account = tempfile::NamedTempFile::new().unwrap();
+    receivers.write_account(account.path()).unwrap();
+    for (key, value) in receivers.settings(account.path()) {
+        shop.set(key, &value);
+    }
+    let _process = shop.run(&["fulfilment", "inventory", "restock", "fanout", "email", "push"]);
+    // One who can be told, and one of whom nothing is known.
+    let waiting =
+        "insert into products select 'p-' || lpad(n::text, 4, '0'), 'SKU', 'A thing', 'things', 100, 'EUR', 1, 1, 1, 1
+            from generate_series(1, 400) n;
+        insert into contacts (user_id, email) values ('u-1', 'u-1@customer.example');
+        insert into push_targets (user_id, id, target) values ('u-1', 'phone', '{\"fcm_token\": \"token-of-u-1\"}');
+        insert into subscriptions (product_id, user_id, channel, expires_at)
+        select 'p-' || lpad(n::text, 4, '0'), u, channel, now() + interval '1 day'
+        from generate_series(1, 400) n, (values ('email'), ('push')) c (channel), (values ('u-1'), ('u-2')) w (u)";
     shop.execute(waiting).await;
     shop.done(&["produce", "orders", "--count", "300", "--seed", "9"]);
     shop.until_committed("pick", "orders.new").await;
@@ -70,6 +84,15 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     shop.until("inventory.levels", 20).await;
     shop.until("notifications.email", 20).await;
     shop.until("notifications.push", 20).await;
+    for channel in ["email", "push"] {
+        let results = shop.until(&format!("notifications.{channel}.results"), 20).await;
+        for result in ["sent", "unreachable"] {
+            let has = |record: &Rec| {
+                record.json().unwrap()["people"].as_array().unwrap().iter().any(|p| p["result"] == result)
+            };
+            assert!(results.iter().any(has), "somebody is {result} by {channel}");
+        }
+    }
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
     let json = |file: String| -> Value { serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap() };
@@ -79,7 +102,7 @@ async fn stages_write_their_own_topics_and_every_event_keeps_its_schema() {
     for topic in catalogue.topics() {
         let Some(schema) = &topic.schema else { continue };
         // What nobody asks for here: `produce orders` begins where a checkout ends.
-        if topic.name.starts_with("checkout.") || topic.name.ends_with(".results") {
+        if topic.name.starts_with("checkout.") {
             continue;
         }
         let document = json(schema.file());

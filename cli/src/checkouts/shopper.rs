@@ -80,6 +80,19 @@ impl Shopper {
         Ok(Shopper { client, url: url.trim_end_matches('/').to_owned() })
     }
 
+    /// Waits until the gateway answers, and says at once where it does not.
+    ///
+    /// # Errors
+    /// It does not answer for a minute.
+    pub async fn wait_until_open(&self) -> anyhow::Result<()> {
+        let path = "/api/products?limit=1";
+        if let Err(error) = self.try_once(Method::GET, path, &[], &Value::Null).await {
+            eprintln!("waiting for the gateway at {}: {error:#}", self.url);
+            self.send(Method::GET, path, &[], &Value::Null).await?.expect(&[200])?;
+        }
+        Ok(())
+    }
+
     /// All products that the shop sells.
     ///
     /// # Errors
@@ -114,9 +127,7 @@ impl Shopper {
     /// # Errors
     /// The gateway does not answer, or takes none.
     pub async fn make_products(&self, goods: impl Iterator<Item = Goods>) -> anyhow::Result<BTreeMap<String, Value>> {
-        if let Err(error) = self.try_once(Method::GET, "/api/products?limit=1", &[], &Value::Null).await {
-            eprintln!("waiting for the gateway at {}: {error:#}", self.url);
-        }
+        self.wait_until_open().await?;
         let mut products = self.products().await?;
         for goods in goods {
             if products.contains_key(&goods.product_id) {

@@ -71,6 +71,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Most memory it has had resident so far, KiB.
+    pub fn peak_rss(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).context("the process is gone")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process has ended")?;
+        line.trim().trim_end_matches(" kB").parse().context("no number of KiB")
+    }
+
     /// SIGKILL: it ends without a chance to do anything.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)

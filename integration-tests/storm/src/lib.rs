@@ -1,3 +1,4 @@
 //! Runs in which everything that can fail, fails.
 
 pub mod checkouts;
+pub mod crowd;

@@ -7,14 +7,16 @@ mod faults;
 mod world;
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use faults::Fault;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use waybill_harness::{KafkaServer, PostgresServer};
 use waybill_storm::checkouts::{Ashes, Fire};
+use waybill_storm::crowd::{Crowd, Verdict};
 use world::World;
 
 /// Everything must be drained so soon after the last fault.
@@ -24,6 +26,7 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// A seeded storm over the whole chain.
 #[derive(Debug, Parser)]
+#[command(group(ArgGroup::new("fire").args(["checkouts", "subscribers"])))]
 struct Args {
     /// Decides the faults
     #[arg(long, default_value_t = 1)]
@@ -40,9 +43,18 @@ struct Args {
     /// Instead: so many checkouts from the request to their end, processes killed at random
     #[arg(long, conflicts_with_all = ["minutes", "orders"])]
     checkouts: Option<usize>,
+    /// Instead: so many people who wait for one product and are told that it is back, processes killed at random
+    #[arg(long, conflicts_with_all = ["minutes", "orders"])]
+    subscribers: Option<usize>,
     /// How often something is killed while they run
-    #[arg(long, requires = "checkouts", default_value_t = 25)]
+    #[arg(long, requires = "fire", default_value_t = 25)]
     kills: usize,
+    /// Processes of fanout, email and push each: a run for each number
+    #[arg(long, requires = "subscribers", value_delimiter = ',', default_value = "1,2,4")]
+    replicas: Vec<usize>,
+    /// Messages a second by mail, and as many by push, over all processes
+    #[arg(long, requires = "subscribers", default_value_t = 1_000.0)]
+    rate: f64,
 }
 
 /// Checkouts under fire, on one broker and a Postgres of their own.
@@ -68,12 +80,49 @@ async fn checkouts(args: &Args, checkouts: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A crowd under fire, with so many processes in turn, each time in a shop of its own; the last line is one JSON object.
+async fn crowds(args: &Args, people: usize) -> anyhow::Result<()> {
+    let plausible = people >= 2 && args.rate >= 1.0 && !args.replicas.contains(&0);
+    ensure!(plausible, "two subscribers, one message a second and one process of each are the least");
+    let kafka = KafkaServer::start()?;
+    let postgres = PostgresServer::start()?;
+    let mut runs = Vec::new();
+    for (run, replicas) in args.replicas.iter().copied().enumerate() {
+        let database = postgres.create_database("crowd").await?;
+        let crowd = Crowd {
+            binary: args.binary.clone(),
+            bootstrap: kafka.bootstrap().to_owned(),
+            prefix: format!("crowd-{run}."),
+            database: database.url().to_owned(),
+            seed: args.seed,
+            people,
+            kills: args.kills,
+            replicas,
+            rate: args.rate,
+        };
+        let verdict = crowd.run().await?;
+        print!("{verdict}");
+        runs.push(verdict);
+    }
+    let violations: usize = runs.iter().map(|verdict| verdict.violations.len()).sum();
+    let told: Vec<Value> = runs.iter().map(Verdict::json).collect();
+    println!(
+        "{}",
+        json!({"subscribers": people, "rate": args.rate, "seed": args.seed, "violations": violations, "runs": told})
+    );
+    ensure!(violations == 0, "the crowd was not told as it must be");
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.binary.exists(), "{} is missing: run `cargo build --release`", args.binary.display());
     if let Some(number) = args.checkouts {
         return checkouts(&args, number).await;
+    }
+    if let Some(people) = args.subscribers {
+        return crowds(&args, people).await;
     }
     let mut rng = StdRng::seed_from_u64(args.seed);
     let mut world = World::start(&args.binary, args.orders).await?;

@@ -68,7 +68,7 @@ async fn every_device_of_everybody_is_told_and_those_that_are_gone_are_forgotten
     let (here, gone) = (receiver.subscribe(&public).await.unwrap(), receiver.subscribe(&public).await.unwrap());
     receiver.expire(&gone).await.unwrap();
     let browser = |of: &waybill_harness::PushSubscription| json!({"endpoint": of.endpoint, "keys": {"p256dh": of.p256dh, "auth": of.auth}});
-    let app = |token: &str| json!({"fcmToken": format!("canarytoken-{token}")});
+    let app = |token: &str| json!({"fcm_token": format!("canarytoken-{token}")});
     // User, devices, what becomes of it.
     let people = [
         ("u-browser", vec![browser(&here)], "sent"),

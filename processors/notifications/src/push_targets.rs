@@ -61,6 +61,12 @@ impl PushTarget {
         Uuid::new_v5(&Uuid::NAMESPACE_URL, secret.expose_secret().as_bytes())
     }
 
+    /// As it stands in the table; none where that is not what [`put`] writes.
+    #[must_use]
+    pub fn read(written: &str) -> Option<Self> {
+        serde_json::from_str(written).ok()
+    }
+
     /// For sending.
     ///
     /// # Errors
@@ -137,4 +143,27 @@ pub async fn remove(tx: &mut Tx<'_>, user_id: &str, id: &str) -> Result<(), Stor
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_read_as_it_is_written() {
+        let (p256dh, auth) = (
+            "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "BTBZMqHH6r4Tts7J_aSIgg",
+        );
+        let keys = Keys { p256dh: p256dh.into(), auth: auth.into() };
+        for device in [
+            PushTarget::Web { endpoint: "https://fcm.googleapis.com/fcm/send/1".into(), keys },
+            PushTarget::Fcm { fcm_token: "token-1".into() },
+        ] {
+            let read = PushTarget::read(&device.written()).unwrap();
+            assert_eq!(read.id(), device.id());
+            assert!(read.target().is_ok());
+        }
+        assert!(PushTarget::read(r#"{"fcmToken": "token-1"}"#).is_none(), "so it comes over HTTP, not to the table");
+    }
 }

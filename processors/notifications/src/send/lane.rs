@@ -45,7 +45,8 @@ impl Lane {
     }
 
     async fn grant(&self, tx: &mut Tx<'_>, messages: u32) -> Result<Option<f64>, StoreError> {
-        let length = f64::from(messages) / self.per_second;
+        // Postgres counts whole microseconds: rounded down, every grant would be a little too short.
+        let length = (f64::from(messages) / self.per_second * 1e6).ceil() / 1e6;
         Ok(match tx.connection() {
             Connection::Postgres(connection) => {
                 let sql = "with granted as (

@@ -4,38 +4,21 @@ use super::Verdict;
 use super::part::Notice;
 use super::people::Reach;
 use super::settings::Shop;
-use serde::Deserialize;
+use crate::push_targets::PushTarget;
 use std::time::Duration;
-use waybill_push::{Answer, Fault, FcmToken, Message, Push, Subscription, Target, Urgency};
+use waybill_push::{Answer, Fault, Message, Push, Urgency};
 
 /// How long a push service keeps a message for a device that is away: by then the product may be gone again.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long to leave a service alone that does not let us in.
 const MEND: Duration = Duration::from_secs(60);
 
-/// A device as the gateway keeps it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Device {
-    Browser {
-        endpoint: String,
-        keys: Keys,
-    },
-    App {
-        #[serde(rename = "fcmToken")]
-        token: String,
-    },
-}
-
-#[derive(Deserialize)]
-struct Keys {
-    p256dh: String,
-    auth: String,
-}
-
 /// Tells a device that a product is back.
 pub(super) async fn tell(push: &Push, shop: &Shop, notice: &Notice, reach: &Reach) -> Verdict {
-    let Some(target) = target(&reach.place) else { return Verdict::Dead("this is no device".to_owned()) };
+    // Whoever wrote what we cannot read has made a mistake: no reason to forget somebody's device.
+    let Some(target) = PushTarget::read(&reach.place).and_then(|device| device.target().ok()) else {
+        return Verdict::Refused("this is no device".to_owned());
+    };
     let message = Message {
         title: notice.product.name.clone(),
         body: format!("Back in stock at {}, for {}", shop.name, notice.product.price),
@@ -55,14 +38,5 @@ pub(super) async fn tell(push: &Push, shop: &Shop, notice: &Notice, reach: &Reac
         }
         Answer::Refused { fault: Fault::Message | Fault::Target | Fault::Setup, why } => Verdict::Refused(why),
         Answer::Unknown { why } => Verdict::Unknown(why),
-    }
-}
-
-fn target(text: &str) -> Option<Target> {
-    match serde_json::from_str(text).ok()? {
-        Device::Browser { endpoint, keys } => {
-            Subscription::new(&endpoint, &keys.p256dh, &keys.auth).ok().map(Target::Web)
-        }
-        Device::App { token } => FcmToken::new(&token).ok().map(Target::Fcm),
     }
 }

@@ -215,3 +215,28 @@ async fn slots_follow_each_other_whoever_takes_them_and_unused_time_is_gone() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_grant_is_never_shorter_than_its_messages_take() {
+    for home in Home::each("whole").await {
+        let mut store = home.open().await;
+        // Twenty of these take 28,571.43 microseconds.
+        let lane = Lane { name: "push", per_second: 700.0 };
+        for _ in 0..20 {
+            assert!(matches!(lane.lease(&mut store, 20).await.unwrap(), Leased::From(_)));
+        }
+        let mut tx = store.begin().await.unwrap();
+        let starts: Vec<f64> = match tx.connection() {
+            Connection::Postgres(connection) => {
+                let sql = "select (extract(epoch from starts_at) - 1700000000)::float8 from send_grants order by id";
+                sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
+            }
+            Connection::Sqlite(connection) => {
+                let sql = "select starts_at - 1700000000.0 from send_grants order by id";
+                sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
+            }
+        };
+        let took = starts.last().unwrap() - starts.first().unwrap();
+        assert!(took > 19.0 * 20.0 / 700.0 - 1e-6, "{took}");
+    }
+}
