@@ -1,6 +1,7 @@
 //! Waybill: event-driven stream processors on Kafka for a shop's order flow. One binary, one subcommand a role.
 
 mod args;
+mod behind;
 mod bins;
 mod catalogue;
 mod checkouts;
@@ -21,6 +22,7 @@ mod replay;
 mod restock;
 mod run;
 mod saga;
+mod shell;
 mod stock;
 mod subscribers;
 mod topics;
