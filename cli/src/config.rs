@@ -2,13 +2,14 @@
 //! names its key.
 
 mod print;
+mod sources;
 
 pub use print::{Args, print};
+pub use sources::Overrides;
 
 use crate::args::Role;
 use anyhow::Context;
 use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -141,28 +142,6 @@ pub struct Health {
     pub stall: Duration,
 }
 
-/// What the command line says.
-#[derive(Debug, Default)]
-pub struct Overrides {
-    /// `kafka.bootstrap.servers`.
-    pub brokers: Option<String>,
-    /// `database.url`.
-    pub database: Option<String>,
-    /// `topics.prefix`.
-    pub prefix: Option<String>,
-}
-
-impl Overrides {
-    /// The key that each flag sets.
-    fn flags(&self) -> [(&'static str, &'static str, &Option<String>); 3] {
-        [
-            ("kafka.bootstrap.servers", "--brokers", &self.brokers),
-            ("database.url", "--database", &self.database),
-            ("topics.prefix", "--prefix", &self.prefix),
-        ]
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         let servers = Dict::from([("servers".to_owned(), Value::from("127.0.0.1:9092"))]);
@@ -204,27 +183,7 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, an unknown key, or a value that means nothing.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Self> {
-        Config::from_sources(&Config::sources(file, overrides)?)
-    }
-
-    /// All sources, the later over the earlier.
-    fn sources(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Figment> {
-        if let Some(file) = file {
-            anyhow::ensure!(file.exists(), "settings file {} does not exist", file.display());
-        }
-        // Without an exact path figment would look for the file in the parent folders too.
-        let file = file.unwrap_or(Path::new("waybill.toml"));
-        let file = if file.exists() { Toml::file_exact(file) } else { Toml::string("") };
-        // A key holds no underscore, so each one in a variable's name is a dot.
-        let mut sources = Figment::from(Serialized::defaults(Config::default()))
-            .merge(file)
-            .merge(Env::prefixed("WAYBILL_").filter(|key| !key.starts_with("TEST_")).split("_"));
-        for (key, _, value) in overrides.flags() {
-            if let Some(value) = value {
-                sources = sources.merge(Serialized::default(key, value));
-            }
-        }
-        Ok(sources)
+        Config::from_sources(&sources::all(file, overrides)?)
     }
 
     fn from_sources(sources: &Figment) -> anyhow::Result<Self> {

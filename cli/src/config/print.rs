@@ -1,6 +1,6 @@
 //! `waybill config --print`: the settings in force as TOML, and where each comes from. Secrets keep to themselves.
 
-use super::{Config, Overrides};
+use super::{Config, Overrides, sources};
 use crate::exit::Ended;
 use clap::Args as ClapArgs;
 use figment::value::{Dict, Value};
@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Runs the command. Settings that would end a start end this, too.
 pub fn print(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Ended> {
-    let sources = Config::sources(file, overrides)?;
+    let sources = sources::all(file, overrides)?;
     Config::from_sources(&sources)?;
     print!("{}", toml(&sources, overrides)?);
     Ok(Ended::Done)
@@ -111,7 +111,6 @@ fn without_password(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop here")]
     #![expect(clippy::result_large_err, reason = "figment's test jail asks for its own error")]
     use super::*;
 
@@ -141,7 +140,7 @@ keys = "a:canary-8-canary-8-canary-8-canary-8"
             jail.set_env("WAYBILL_PUSH_VAPIDKEY", "canary-9");
             jail.set_env("WAYBILL_RATES_EMAIL", "7.5");
             let flags = Overrides { prefix: Some("test.".into()), ..Overrides::default() };
-            let shown = toml(&Config::sources(None, &flags).unwrap(), &flags).unwrap();
+            let shown = toml(&sources::all(None, &flags).unwrap(), &flags).unwrap();
             assert!(!shown.contains("canary"), "{shown}");
             for line in [
                 "bootstrap.servers = \"file:1\"",
