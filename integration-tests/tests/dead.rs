@@ -1,6 +1,9 @@
 //! Dead letters: seen, sent back, left.
 
 use crate::shop::{LIMIT, Shop, once_by_id};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use waybill_harness::{Collector, Draft, Rec, eventually, produce};
@@ -121,6 +124,22 @@ async fn what_is_redriven_succeeds_once_for_its_stage_alone_and_in_its_order() {
     let (code, text) = said(&shop, &["dead", "redrive", "--reason", "unknown_product"]);
     assert!(code == Some(1) && text.contains("say --yes"), "{text}");
     assert_eq!(shop.count("redrive.pick"), 0);
+
+    // A cluster that was not brought up to date is said so.
+    let without = shop.scope.topic("redrive.dropped");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &shop.bootstrap).create().unwrap();
+    admin.delete_topics(&[&without], &AdminOptions::new()).await.unwrap();
+    eventually("a drop has nowhere to go", LIMIT, async || {
+        match said(&shop, &["dead", "drop", "--order", "o-none", "--why", "x", "--yes"]) {
+            (Some(4), text) if text.contains(&format!("there is no topic {without}")) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let (code, text) = said(&shop, &["dead", "drop", "--order", "o-1", "--why", "x", "--yes"]);
+    assert!(code == Some(1) && text.contains("run `waybill topics apply`"), "{text}");
+    shop.done(&["topics", "apply"]);
 
     // The cause is mended, and they go back: one by its position, the others by their reason.
     shop.execute("insert into bins values ('p-new', 'A-1', 'A', 100)").await;

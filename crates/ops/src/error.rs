@@ -13,6 +13,9 @@ pub enum OpsError {
     /// A topic cannot be read.
     #[error(transparent)]
     Read(#[from] JourneysError),
+    /// A topic that letters go to is not there.
+    #[error("there is no topic {0}: run `waybill topics apply`")]
+    NoTopic(String),
     /// A stage that there is not.
     #[error("there is no stage {0}: there are {1}")]
     NoStage(String, String),

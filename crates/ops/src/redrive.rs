@@ -1,7 +1,9 @@
 //! Letters on their way back, or put aside.
 
 use crate::OpsError;
+use crate::at::{ANSWER, reader};
 use crate::letters::{DROPPED, Letter, Position};
+use rdkafka::consumer::Consumer as _;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use waybill_journeys::{Range, Topics};
@@ -10,7 +12,7 @@ use waybill_spine::{BrokerError, Content, DeadLetter, KafkaConfig, KafkaSink, Me
 /// Letters handed over at a time, and bytes after which a batch is handed over early.
 const BATCH: (usize, usize) = (500, 4 << 20);
 /// How long the brokers may take for a batch.
-const ANSWER: Duration = Duration::from_secs(30);
+const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 
 /// What became of letters that were to be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,12 +34,12 @@ pub fn redrive(
     by: &str,
     progress: impl FnMut(u64),
 ) -> Result<Moved, OpsError> {
-    each_moved(kafka, letters, progress, |record, letter| {
+    // The topic says whose letter it is, whatever stands in its headers.
+    let to = |position: &Position| redrive_topic(position.topic.trim_start_matches("dead."));
+    each_moved(kafka, letters, progress, to, |record| {
         let mut content = DeadLetter::redriven(&record.content).ok()?;
         content.push_text("redriven_by", by);
-        // The topic says whose letter it is, whatever stands in its headers.
-        let stage = letter.position.topic.strip_prefix("dead.")?;
-        Some(Message { topic: redrive_topic(stage).into(), content })
+        Some(content)
     })
 }
 
@@ -51,14 +53,15 @@ pub fn drop_letters(
     (by, why): (&str, &str),
     progress: impl FnMut(u64),
 ) -> Result<Moved, OpsError> {
-    each_moved(kafka, letters, progress, |record, _| {
+    let to = |_: &Position| DROPPED.to_owned();
+    each_moved(kafka, letters, progress, to, |record| {
         let headers = DeadLetter::redriven(&record.content).ok()?;
         // The payload stands on the dead letter's topic.
         let mut content = Content::new(record.content.key(), None);
         headers.headers().for_each(|(name, value)| content.push(name, value));
         content.push_text("dropped_by", by);
         content.push_text("dropped_why", why);
-        Some(Message { topic: DROPPED.into(), content })
+        Some(content)
     })
 }
 
@@ -66,9 +69,11 @@ fn each_moved(
     kafka: &KafkaConfig,
     letters: &[Letter],
     mut progress: impl FnMut(u64),
-    message: impl Fn(&Record, &Letter) -> Option<Message>,
+    to: impl Fn(&Position) -> String,
+    content: impl Fn(&Record) -> Option<Content>,
 ) -> Result<Moved, OpsError> {
-    let wanted: HashMap<&Position, &Letter> = letters.iter().map(|letter| (&letter.position, letter)).collect();
+    let wanted: HashMap<&Position, String> = letters.iter().map(|l| (&l.position, to(&l.position))).collect();
+    exist(kafka, wanted.values())?;
     let mut ranges: HashMap<(String, i32), Range> = HashMap::new();
     for Position { topic, partition, offset } in wanted.keys() {
         let range = ranges.entry((topic.clone(), *partition)).or_insert(Range { from: *offset, to: *offset + 1 });
@@ -78,18 +83,19 @@ fn each_moved(
     if ranges.is_empty() {
         return Ok(moved);
     }
-    let mut reader = Topics::between(kafka, &ranges)?;
+    let mut topics = Topics::between(kafka, &ranges)?;
     let failed = |done| move |source| OpsError::Write { done, all: letters.len() as u64, source };
     let mut sink = KafkaSink::connect(kafka, "redrive").map_err(failed(0))?;
     // Within a partition, and so within a key, records come in their order.
     let (mut batch, mut bytes) = (Vec::new(), 0);
     loop {
-        let record = reader.read()?;
+        let record = topics.read()?;
         let end = record.is_none();
         let found = record.and_then(|record| {
             let position =
                 Position { topic: record.topic.to_string(), partition: record.partition, offset: record.offset };
-            message(&record, wanted.get(&position)?)
+            let topic = wanted.get(&position)?.clone().into();
+            Some(Message { topic, content: content(&record)? })
         });
         if let Some(found) = found {
             bytes += found.content.size();
@@ -108,10 +114,25 @@ fn each_moved(
     }
 }
 
+/// Whether the cluster has these topics: a record for one that it has not would wait for ever.
+fn exist<'a>(kafka: &KafkaConfig, mut topics: impl Iterator<Item = &'a String>) -> Result<(), OpsError> {
+    let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+    let ask = || reader(kafka, &format!("{}waybill.reader", kafka.prefix))?.fetch_metadata(None, ANSWER);
+    let metadata = ask().map_err(|error| OpsError::Kafka(servers, error))?;
+    let missing = |topic: &&String| {
+        let full = format!("{}{topic}", kafka.prefix);
+        !metadata.topics().iter().any(|t| t.name() == full)
+    };
+    match topics.find(missing) {
+        Some(topic) => Err(OpsError::NoTopic(format!("{}{topic}", kafka.prefix))),
+        None => Ok(()),
+    }
+}
+
 /// Returns once all in-sync replicas have the batch.
 fn publish(sink: &mut KafkaSink, batch: &[Message]) -> Result<(), BrokerError> {
     sink.send(batch);
-    let until = Instant::now() + ANSWER;
+    let until = Instant::now() + ACKNOWLEDGE;
     loop {
         match sink.wait(Duration::from_millis(100))? {
             Some(failed) if failed.indexes.is_empty() => return Ok(()),
