@@ -1,10 +1,10 @@
 //! The command line.
 
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, demand, demo, late, notify, produce, replay, restock, run, saga, stock, subscribers, topics,
-    trace, vapid,
+    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, restock, run, saga, shell, stock,
+    subscribers, topics, trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -60,6 +60,11 @@ enum Command {
     /// See checkouts that are not at their end, and hurry or end them: for people on call
     #[command(subcommand)]
     Saga(saga::Command),
+    /// How many records wait for each stage, and how long already
+    Lag(lag::Args),
+    /// What stages would not accept: see why, send it back, or leave it
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Show what people wait for: products by how many are to be told when they are back
     Demand(demand::Args),
     /// Create and inspect the topics that topics.yaml declares
@@ -68,9 +73,15 @@ enum Command {
     /// Look at the mails that customers get
     #[command(subcommand)]
     Notify(notify::Command),
+    /// Show the settings in force, and where each comes from
+    Config(config::Args),
     /// Fill and inspect the warehouse's bins
     #[command(subcommand)]
     Bins(bins::Command),
+    /// Print the script that completes commands and options in a shell
+    Completions(shell::Completions),
+    /// Write manual pages
+    Man(shell::ManArgs),
     /// Make the key that web push is signed with, and print its public half for the browser
     Vapid(vapid::Args),
 }
@@ -127,9 +138,9 @@ pub enum Role {
 impl Args {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Ended> {
-        let Settings { config, brokers, database, prefix } = self.settings;
+        let Settings { config: config_file, brokers, database, prefix } = self.settings;
         let overrides = Overrides { brokers, database, prefix };
-        let config = || Config::load(config.as_deref(), &overrides);
+        let config = || Config::load(config_file.as_deref(), &overrides);
         match self.command {
             Command::Demo(args) => demo::demo(&args),
             Command::Run(args) => run::run(&config()?, &args),
@@ -144,10 +155,15 @@ impl Args {
             Command::Late(args) => late::late(&config()?, &args),
             Command::Stuck(args) => late::stuck(&config()?, &args),
             Command::Times(args) => late::times(&config()?, &args),
+            Command::Lag(args) => lag::lag(&config()?, &args),
+            Command::Dead(command) => dead::dead(&config()?, &command),
             Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),
             Command::Notify(command) => notify::notify(&config()?, &command),
+            Command::Config(config::Args { .. }) => config::print(config_file.as_deref(), &overrides),
             Command::Bins(command) => bins::bins(&config()?, &command),
+            Command::Completions(args) => shell::completions(&args),
+            Command::Man(args) => shell::man(&args),
             Command::Vapid(args) => vapid::vapid(&config()?, &args),
         }
     }

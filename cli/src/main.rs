@@ -1,15 +1,18 @@
 //! Waybill: event-driven stream processors on Kafka for a shop's order flow. One binary, one subcommand a role.
 
 mod args;
+mod behind;
 mod bins;
 mod catalogue;
 mod checkouts;
 mod config;
+mod dead;
 mod demand;
 mod demo;
 mod exit;
 mod journey;
 mod kafka;
+mod lag;
 mod late;
 mod notify;
 mod orders_file;
@@ -19,6 +22,7 @@ mod replay;
 mod restock;
 mod run;
 mod saga;
+mod shell;
 mod stock;
 mod subscribers;
 mod topics;

@@ -1,6 +1,7 @@
 //! `waybill run`: stages, each on a thread of its own with a connection of its own.
 
 use crate::args::Role;
+use crate::behind;
 use crate::config::Config;
 use crate::exit::Ended;
 use crate::kafka;
@@ -22,7 +23,8 @@ use waybill_payment::Stripe;
 use waybill_payment::simulator::{self, SimulatorSettings};
 use waybill_push::Endpoints;
 use waybill_spine::{
-    Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
+    Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, redrive_topic,
+    system_clock,
 };
 use waybill_store::{Store, StoreError};
 use waybill_telemetry::{Dropped, Telemetry, TelemetryConfig};
@@ -50,7 +52,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     let result = runtime.block_on(async {
         let policy = config.policy(&Catalogue::built_in()?)?;
         let kafka = config.kafka();
-        let mut running = Running::new(kafka, Health::default(), shutdown, policy);
+        let mut running = Running::new(kafka, Health::new(config.health.stall), shutdown, policy);
         if roles.iter().any(|role| *role != Role::PaymentSimulator) {
             running.store = Some(open_store(config, &running.shutdown).await?);
             running.check_topics(&roles).await?;
@@ -275,6 +277,7 @@ impl Running {
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
+        behind::tell(&telemetry, self.kafka.clone())?;
         let listener = TcpListener::bind(listen).await.context("http.listen")?;
         let address = listener.local_addr()?;
         let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());
@@ -349,7 +352,9 @@ impl Running {
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
-        let topics: Vec<&str> = S::Event::TOPICS.iter().map(|(topic, _)| *topic).collect();
+        let redrive = redrive_topic(S::NAME);
+        let topics = S::Event::TOPICS.iter().map(|(topic, _)| *topic);
+        let topics: Vec<&str> = topics.chain([redrive.as_str()]).collect();
         let source = KafkaSource::join(&self.kafka, S::NAME, &topics)?;
         let sink = KafkaSink::connect(&self.kafka, S::NAME)?;
         let runner = Runner::new(
@@ -383,6 +388,7 @@ impl Running {
     /// Waits for the stages to end, then for their telemetry; both for so long and no longer.
     pub fn wait(self) -> anyhow::Result<Ended> {
         let mut result = Ok(Ended::Done);
+        let mut watch = self.health.watch();
         let mut deadline = None;
         let mut left = self.left;
         while left > 0 {
@@ -393,7 +399,14 @@ impl Running {
                         result = Err(error.context(format!("{stage} ended")));
                     }
                 }
-                Err(_) if !self.shutdown.requested() => {}
+                Err(_) if !self.shutdown.requested() => {
+                    if let Some((stage, quiet)) = watch.stuck() {
+                        // Its thread cannot be ended, only the process can; the others finish what they have in hand.
+                        result = Err(stuck(stage, quiet));
+                        left -= 1;
+                        self.shutdown.request();
+                    }
+                }
                 Err(_) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + STOP);
                     if Instant::now() > deadline {
@@ -415,6 +428,14 @@ impl Running {
         }
         result
     }
+}
+
+fn stuck(stage: &str, quiet: Duration) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{stage} is stuck: its loop has not turned for {} s (health.stall). The process ends, so that its supervisor starts it \
+         again; nothing is lost, what was in hand comes again",
+        quiet.as_secs()
+    )
 }
 
 fn tell_dropped(role: &'static str, Dropped { queue_full, export_failed }: Dropped) {
