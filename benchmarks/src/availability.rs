@@ -81,8 +81,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let work = world.work("availability").await?;
     stock(work.database.url(), args.products).await?;
     let [gateway, peer] = [free_port()?, free_port()?].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let envs =
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", world.collector.endpoint()), ("WAYBILL_HTTP_LISTEN", gateway.to_string())];
+    let envs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", world.collector.endpoint()),
+        ("WAYBILL_HTTP_LISTEN", gateway.to_string()),
+        ("WAYBILL_PAGES_LISTEN", String::new()),
+    ];
     let _gateway = Process::spawn(&world.waybill, world.args(&work, &["run", "gateway"]), envs)?;
     let listen = peer.to_string();
     let _peer = Process::spawn(&std::env::current_exe()?, ["bare", "--listen", &listen], [("LC_ALL", "C")])?;

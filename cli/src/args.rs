@@ -3,8 +3,8 @@
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, demand, demo, late, notify, produce, replay, restock, run, saga, stock, subscribers, topics,
-    trace, vapid,
+    bins, checkouts, demand, demo, late, notify, produce, replay, report, restock, run, saga, stock, subscribers,
+    topics, trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -49,6 +49,8 @@ enum Command {
     Produce(Produce),
     /// Show an order's journey over all its traces
     Trace(trace::Args),
+    /// Write an order's journey over all its traces as one HTML file
+    Report(report::Args),
     /// Rebuild every order's journey from the topics: into a database, for a tracing store, or to compare
     Replay(replay::Args),
     /// List the orders that took longer than promised, or take longer already
@@ -140,6 +142,7 @@ impl Args {
             Command::Produce(Produce::Restock(args)) => restock::restock(&config()?, &args),
             Command::Demand(args) => demand::demand(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
+            Command::Report(args) => report::report(&config()?, &args),
             Command::Replay(args) => replay::replay(&config()?, &args),
             Command::Late(args) => late::late(&config()?, &args),
             Command::Stuck(args) => late::stuck(&config()?, &args),

@@ -12,7 +12,7 @@ use self::stand::Stand;
 use self::watch::{STEPS, Watch};
 use crate::checkouts::{Pace, Scenario, Shopper, Tally, Visit, send, visit};
 use crate::exit::Ended;
-use crate::journey::Journey;
+use crate::journey;
 use crate::product::Product;
 use crate::run::Running;
 use crate::{catalogue, produce, stock, waterfall};
@@ -192,7 +192,7 @@ fn tell_orders(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, t
     );
     tally.failures().for_each(|failure| eprintln!("{failure}"));
     if let Some(order) = watch.interesting() {
-        let journey = Journey::read(kafka, order)?;
+        let journey = journey::read(kafka, order)?;
         print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
     }
     println!();
