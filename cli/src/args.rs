@@ -3,8 +3,8 @@
 use crate::config::{Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, demand, demo, late, notify, produce, replay, report, restock, run, saga, stock, subscribers,
-    topics, trace, vapid,
+    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, report, restock, run, saga, stock,
+    subscribers, topics, trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -62,6 +62,11 @@ enum Command {
     /// See checkouts that are not at their end, and hurry or end them: for people on call
     #[command(subcommand)]
     Saga(saga::Command),
+    /// How many records wait for each stage, and how long already
+    Lag(lag::Args),
+    /// What stages would not accept: see why, send it back, or leave it
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Show what people wait for: products by how many are to be told when they are back
     Demand(demand::Args),
     /// Create and inspect the topics that topics.yaml declares
@@ -147,6 +152,8 @@ impl Args {
             Command::Late(args) => late::late(&config()?, &args),
             Command::Stuck(args) => late::stuck(&config()?, &args),
             Command::Times(args) => late::times(&config()?, &args),
+            Command::Lag(args) => lag::lag(&config()?, &args),
+            Command::Dead(command) => dead::dead(&config()?, &command),
             Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),
             Command::Notify(command) => notify::notify(&config()?, &command),

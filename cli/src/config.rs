@@ -125,6 +125,8 @@ pub struct Database {
 struct Telemetry {
     environment: String,
     baggage: Vec<String>,
+    /// Where people look at traces, with `{trace_id}` in it.
+    traceurl: Option<String>,
 }
 
 /// Where `/livez` and `/readyz` are served.
@@ -156,7 +158,7 @@ impl Default for Config {
                 url: "postgres://waybill:waybill@127.0.0.1:5432/waybill".to_owned(),
                 retention: "400d".to_owned(),
             },
-            telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new() },
+            telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new(), traceurl: None },
             health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
             gateway: waybill_gateway::Settings::default(),
@@ -233,6 +235,11 @@ impl Config {
             baggage: self.telemetry.baggage.clone(),
             export: true,
         }
+    }
+
+    /// Where people look at a trace, if that was said.
+    pub fn trace_link(&self, trace_id: &str) -> Option<String> {
+        self.telemetry.traceurl.as_ref().map(|url| url.replace("{trace_id}", trace_id))
     }
 
     /// The bounds of a stage's work.

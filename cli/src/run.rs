@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use waybill_spine::{
-    Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, system_clock,
+    Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, redrive_topic,
+    system_clock,
 };
 use waybill_store::{Store, StoreError};
 use waybill_telemetry::{Dropped, Telemetry, TelemetryConfig};
@@ -172,7 +173,9 @@ impl Running {
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
-        let topics: Vec<&str> = S::Event::TOPICS.iter().map(|(topic, _)| *topic).collect();
+        let redrive = redrive_topic(S::NAME);
+        let topics = S::Event::TOPICS.iter().map(|(topic, _)| *topic);
+        let topics: Vec<&str> = topics.chain([redrive.as_str()]).collect();
         let source = KafkaSource::join(&self.kafka, S::NAME, &topics)?;
         let sink = KafkaSink::connect(&self.kafka, S::NAME)?;
         let runner = Runner::new(

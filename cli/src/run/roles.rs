@@ -197,7 +197,7 @@ impl Running {
         let Some(opened) = settings.open()? else { return Ok(None) };
         let listener = TcpListener::bind(opened.listen).await.context("pages.listen")?;
         let address = listener.local_addr()?;
-        let pages = Pages::new(opened, self.another_store()?, system_clock)?;
+        let pages = Pages::new(opened, self.another_store()?, &self.kafka, system_clock)?;
         let stopped = stopped(self.shutdown.clone());
         self.spawn("pages", async move { Ok(pages.serve(listener, stopped).await?) });
         Ok(Some(address))

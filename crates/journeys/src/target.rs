@@ -20,7 +20,7 @@ pub enum Target {
 }
 
 /// The next offset to read of each partition, by topic and partition.
-pub(crate) type ReadTo = HashMap<(String, i32), i64>;
+pub type ReadTo = HashMap<(String, i32), i64>;
 
 /// The columns of a [`SpanRow`], JSON as text.
 pub(crate) fn columns() -> String {

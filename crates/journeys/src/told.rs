@@ -3,14 +3,14 @@
 use crate::row::{self, SpanRow};
 use jiff::Timestamp;
 use serde::Deserialize;
-use waybill_spine::{Record, headers};
+use waybill_spine::{DeadLetter, Record, headers};
 use waybill_telemetry::{Carrier, Input, SpanCopy, Waybill};
 
 /// A record of an order topic, as far as it tells of an order's journey.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// What makes it one record, however often it stands on its topic: its `ce_id`. A dead letter has the `ce_id` of the
-    /// record that failed, so its own span names it: a record may fail twice, under two spans.
+    /// record that failed, so its own span names it, also when it goes back: a record may fail twice, under two spans.
     pub ce_id: String,
     /// Topic, without the deployment's prefix.
     pub topic: String,
@@ -41,7 +41,11 @@ impl Told {
     /// # Errors
     /// Why it tells nothing, for a person.
     pub fn read(record: &Record) -> Result<Self, String> {
-        let told = if record.topic.starts_with("dead.") { dead(record) } else { event(record) }?;
+        let told = match record.topic.split_once('.') {
+            Some(("dead", _)) => dead(record),
+            Some(("redrive", _)) => redriven(record),
+            Some(_) | None => event(record),
+        }?;
         if told.ids().any(|text| text.contains('\0')) {
             return Err("a name or an id has a NUL character".to_owned());
         }
@@ -76,6 +80,13 @@ fn event(record: &Record) -> Result<Told, String> {
     }
     let ce_id = ce_id.to_owned();
     Ok(told(record, ce_id, Some(order_id), time(record, header(headers::TIME)), None, spans))
+}
+
+/// A letter that went back to its stage. Its spans are told by other records: this one says that something is done about it.
+fn redriven(record: &Record) -> Result<Told, String> {
+    let letter = DeadLetter::read(&record.content)?;
+    let time_ns = record.timestamp_ms.saturating_mul(1_000_000);
+    Ok(told(record, letter.traceparent, key(record), time_ns, None, Vec::new()))
 }
 
 /// Ours are the last of its headers: those before are the failed record's own.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use waybill_spine::{KafkaConfig, Record, detach};
 
 /// The topics that tell of orders, in the order of a journey.
-pub const TOPICS: [&str; 14] = [
+pub const TOPICS: [&str; 18] = [
     "checkout.requested",
     "checkout.rejected",
     "checkout.completed",
@@ -29,6 +29,10 @@ pub const TOPICS: [&str; 14] = [
     "dead.pick",
     "dead.pack",
     "dead.ship",
+    "redrive.checkout",
+    "redrive.pick",
+    "redrive.pack",
+    "redrive.ship",
 ];
 
 /// How long a cluster may take to answer.
@@ -56,6 +60,15 @@ pub struct Gone {
     pub records: i64,
 }
 
+/// A range of offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The first.
+    pub from: i64,
+    /// The one behind the last.
+    pub to: i64,
+}
+
 /// A partition that is being read.
 #[derive(Debug)]
 struct Open {
@@ -67,8 +80,8 @@ struct Open {
     gone: i64,
 }
 
-/// Reads what stands on topics when it is opened.
-pub(crate) struct Topics {
+/// Reads what stands on topics when it is opened, without a group.
+pub struct Topics {
     consumer: BaseConsumer,
     servers: String,
     open: HashMap<(String, i32), Open>,
@@ -85,12 +98,10 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// From where `read_to` says, else from the beginning; within `span`.
-    pub(crate) fn open(
-        kafka: &KafkaConfig,
-        topics: &[String],
-        read_to: &ReadTo,
-        span: Span,
-    ) -> Result<Self, JourneysError> {
+    ///
+    /// # Errors
+    /// No broker answers, or none of the topics exists.
+    pub fn open(kafka: &KafkaConfig, topics: &[String], read_to: &ReadTo, span: Span) -> Result<Self, JourneysError> {
         let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
         let away = |error| JourneysError::Kafka(servers.clone(), error);
         let consumer = consumer(kafka).map_err(away)?;
@@ -117,18 +128,55 @@ impl Topics {
             return Err(JourneysError::NoTopics(absent.join(", ")));
         }
         within(&consumer, &mut open, span).map_err(away)?;
+        let mut topics = Topics::assign(consumer, servers.clone(), open).map_err(away)?;
+        (topics.empty, topics.absent) = (empty, absent);
+        Ok(topics)
+    }
+
+    /// These ranges of partitions, by topic (without the deployment's prefix) and partition.
+    ///
+    /// # Errors
+    /// No broker answers, or a partition does not exist.
+    pub fn between(kafka: &KafkaConfig, ranges: &HashMap<(String, i32), Range>) -> Result<Self, JourneysError> {
+        let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let away = |error| JourneysError::Kafka(servers.clone(), error);
+        let consumer = consumer(kafka).map_err(away)?;
+        let mut open = HashMap::new();
+        for ((name, partition), Range { from, to }) in ranges {
+            let full = format!("{}{name}", kafka.prefix);
+            let (low, end) = watermarks(&consumer, &full, *partition).map_err(away)?;
+            let (next, end) = (low.max(*from), end.min(*to));
+            let gone = (next.min(*to) - from).max(0);
+            open.insert((full, *partition), Open { topic: Arc::from(name.as_str()), next, end, gone });
+        }
+        Topics::assign(consumer, servers.clone(), open).map_err(away)
+    }
+
+    fn assign(consumer: BaseConsumer, servers: String, open: HashMap<(String, i32), Open>) -> Result<Self, KafkaError> {
         let mut assignment = TopicPartitionList::new();
         for ((topic, partition), at) in open.iter().filter(|(_, at)| at.next < at.end) {
-            assignment.add_partition_offset(topic, *partition, Offset::Offset(at.next)).map_err(away)?;
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(at.next))?;
         }
-        consumer.assign(&assignment).map_err(away)?;
+        consumer.assign(&assignment)?;
         let total = open.values().map(|at| u64::try_from(at.end - at.next).unwrap_or(0)).sum();
         let left = assignment.count();
-        Ok(Topics { consumer, servers, open, left, heard: Instant::now(), total, empty, absent })
+        Ok(Topics {
+            consumer,
+            servers,
+            open,
+            left,
+            heard: Instant::now(),
+            total,
+            empty: total == 0,
+            absent: Vec::new(),
+        })
     }
 
     /// The next record, if there is one; none at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>, JourneysError> {
+    ///
+    /// # Errors
+    /// The brokers stopped answering.
+    pub fn next(&mut self) -> Result<Option<Record>, JourneysError> {
         while self.left > 0 {
             let Some(message) = self.consumer.poll(Duration::from_millis(100)) else {
                 if self.heard.elapsed() > SILENCE {

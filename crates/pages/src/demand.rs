@@ -1,6 +1,5 @@
 //! What people wait for, the most wanted first.
 
-use crate::fault::Fault;
 use crate::serve::{Pages, ago, moment};
 use axum::extract::State;
 use axum::response::Response;

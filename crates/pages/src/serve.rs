@@ -3,7 +3,8 @@
 use crate::fault::Fault;
 use crate::settings::Opened;
 use crate::templates::Templates;
-use crate::{campaigns, demand, guard, journey, login, orders};
+use crate::watch::Watch;
+use crate::{campaigns, dead, demand, guard, journey, login, orders, stages};
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
@@ -16,7 +17,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use waybill_ops::{Listing, StageLag};
+use waybill_spine::KafkaConfig;
 use waybill_store::{Connection, Store, StoreError, Tx};
+use waybill_topics::{Catalogue, CatalogueError};
 
 /// Longest wait for the database.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -27,6 +31,9 @@ pub enum PagesError {
     /// A template is wrong.
     #[error("a template of the pages is wrong")]
     Template(#[from] minijinja::Error),
+    /// The topics that are built in are wrong.
+    #[error("the topics cannot be read")]
+    Topics(#[from] CatalogueError),
     /// The listener failed.
     #[error("the pages' listener failed")]
     Listener(#[source] std::io::Error),
@@ -42,17 +49,26 @@ struct Inner {
     templates: Templates,
     /// One connection: people who look wait for one another, and the shop for none of them.
     store: Mutex<Store>,
+    stages: Watch<Vec<StageLag>>,
+    dead: Watch<Listing>,
     clock: fn() -> Timestamp,
 }
 
 impl Pages {
-    /// The pages of the shop whose database this is; `clock` tells how old an order is.
+    /// The pages of the shop whose database and cluster these are; `clock` tells how old an order is. Within a runtime,
+    /// which looks at the cluster.
     ///
     /// # Errors
-    /// A template is wrong.
-    pub fn new(settings: Opened, store: Store, clock: fn() -> Timestamp) -> Result<Self, PagesError> {
-        let templates = Templates::new()?;
-        Ok(Pages(Arc::new(Inner { settings, templates, store: Mutex::new(store), clock })))
+    /// A template is wrong, or the list of topics.
+    pub fn new(
+        settings: Opened,
+        store: Store,
+        kafka: &KafkaConfig,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self, PagesError> {
+        let (templates, catalogue) = (Templates::new()?, Arc::new(Catalogue::built_in()?));
+        let (stages, dead) = (stages::watch(kafka, &catalogue, clock), dead::watch(kafka, &catalogue, clock));
+        Ok(Pages(Arc::new(Inner { settings, templates, store: Mutex::new(store), stages, dead, clock })))
     }
 
     /// Serves until `stop`, then finishes the answers in hand.
@@ -74,6 +90,8 @@ impl Pages {
             .route("/orders/{id}", get(journey::page))
             .route("/demand", get(demand::page))
             .route("/campaigns", get(campaigns::page))
+            .route("/stages", get(stages::page))
+            .route("/dead", get(dead::page))
             .route("/login", get(login::page).post(login::enter))
             .fallback(nowhere)
             .layer(from_fn_with_state(self.clone(), guard::guard))
@@ -82,6 +100,14 @@ impl Pages {
 
     pub(crate) fn settings(&self) -> &Opened {
         &self.0.settings
+    }
+
+    pub(crate) fn stages(&self) -> &Watch<Vec<StageLag>> {
+        &self.0.stages
+    }
+
+    pub(crate) fn dead(&self) -> &Watch<Listing> {
+        &self.0.dead
     }
 
     pub(crate) fn now(&self) -> Timestamp {

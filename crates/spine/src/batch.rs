@@ -1,6 +1,7 @@
 //! One batch: from records to a plan of what to keep and what to publish, in one transaction.
 
-use crate::envelope::{self, Accepted, Outbound, headers};
+use crate::dead::dead_letter;
+use crate::envelope::{Accepted, Outbound, headers};
 use crate::item::{Item, Kept, Waited};
 use crate::record::{Message, kept_answer};
 use crate::run::LEASE;
@@ -219,7 +220,8 @@ impl<S: Stage> Desk<S> {
         let mut span = self.spans.finished(item, (now, now), details);
         let copy = span.publish().unwrap_or_default();
         let attempts = item.parked.as_ref().map_or(0, |p| p.attempts) + 1;
-        plan.messages.push(envelope::dead_letter(S::NAME, &item.record, refusal, attempts, &span, &copy));
+        let record = (&item.record, item.redriven.as_ref());
+        plan.messages.push(dead_letter(S::NAME, record, refusal, attempts, &span, &copy));
         plan.spans.push(span);
         plan.fates.push(Fate::Dead(refusal.reason));
         plan.unpark.extend(item.parked.as_ref().map(|p| p.id));

@@ -41,14 +41,14 @@ pub(crate) struct Accepted<E> {
     pub time: Timestamp,
 }
 
-/// Reads a record as an event `E`.
-pub(crate) fn accept<E: Input>(record: &Record) -> Result<Accepted<E>, Refusal> {
+/// Reads a record of `topic` as an event `E`. One that was redriven stands elsewhere.
+pub(crate) fn accept<E: Input>(record: &Record, topic: &str) -> Result<Accepted<E>, Refusal> {
     let key = record.content.key().ok_or_else(|| Refusal::new("no_key", "the record has no key"))?;
     let id = required(record, headers::ID)?;
     let kind = required(record, headers::TYPE)?;
-    let schema = E::TOPICS.iter().find(|(topic, _)| *topic == &*record.topic).map_or("nothing", |(_, schema)| schema);
+    let schema = E::TOPICS.iter().find(|(name, _)| *name == topic).map_or("nothing", |(_, schema)| schema);
     if kind != schema {
-        return Err(other_type(&record.topic, schema, kind));
+        return Err(other_type(topic, schema, kind));
     }
     let time = required(record, headers::TIME)?;
     let time = time
@@ -163,31 +163,6 @@ fn written(
     Ok(Message { topic: topic.into(), content })
 }
 
-/// The dead letter of a record: its bytes and headers untouched, ours appended.
-pub(crate) fn dead_letter(
-    stage: &'static str,
-    record: &Record,
-    refusal: &Refusal,
-    attempts: i32,
-    span: &SpanRecord,
-    copy: &[u8],
-) -> Message {
-    let mut content = record.content.clone();
-    let message: String = refusal.message.chars().take(1_000).collect();
-    content.push_text("dead_reason", refusal.reason);
-    content.push_text("dead_message", message);
-    content.push_text("dead_stage", stage);
-    content.push_text("dead_topic", &record.topic);
-    content.push_text("dead_partition", record.partition);
-    content.push_text("dead_offset", record.offset);
-    content.push_text("dead_timestamp", record.timestamp_ms);
-    content.push_text("dead_attempts", attempts);
-    content.push_text("dead_at", span.end);
-    content.push_text("dead_traceparent", span.traceparent());
-    content.push("dead_span", Some(copy));
-    Message { topic: format!("dead.{stage}").into(), content }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +219,7 @@ mod tests {
                 record.content.push_text(headers::TIME, "2026-11-21T10:00:00Z");
             }
             let _ = Incoming::read(&record.content, &["a".to_owned()]);
-            match accept::<Thing>(&record) {
+            match accept::<Thing>(&record, "things") {
                 Ok(accepted) => assert_eq!(accepted.event.key.as_bytes(), record.content.key().unwrap_or_default()),
                 Err(refusal) => assert!(!refusal.message.is_empty()),
             }

@@ -1,6 +1,7 @@
 //! A record in hand: what it says, and what is known of it where it was parked.
 
 use crate::batch::{Attempt, bug};
+use crate::dead::{DeadLetter, is_redriven};
 use crate::envelope::{self, Accepted};
 use crate::record::Record;
 use crate::span::Open;
@@ -14,6 +15,8 @@ use waybill_telemetry::{Incoming, SpanRecord};
 pub(crate) struct Item<S: Stage> {
     pub record: Record,
     pub incoming: Incoming,
+    /// What the letter says that it was, if it was redriven.
+    pub redriven: Option<DeadLetter>,
     pub work: Result<Accepted<S::Event>, Refusal>,
     pub parked: Option<Waited<S::Call>>,
 }
@@ -57,7 +60,18 @@ impl Kept {
 impl<S: Stage> Item<S> {
     pub(crate) fn received(record: Record, baggage: &[String]) -> Self {
         let incoming = Incoming::read(&record.content, baggage);
-        Item { incoming, work: envelope::accept(&record), record, parked: None }
+        let redriven = is_redriven(&record, S::NAME).then(|| DeadLetter::read(&record.content));
+        let (redriven, work) = match redriven {
+            None => (None, envelope::accept(&record, &record.topic)),
+            Some(Ok(letter)) => {
+                let work = envelope::accept(&record, &letter.topic);
+                (Some(letter), work)
+            }
+            Some(Err(why)) => {
+                (None, Err(Refusal::new("no_letter", format!("what was redriven is no dead letter: {why}"))))
+            }
+        };
+        Item { incoming, redriven, work, record, parked: None }
     }
 
     /// A parked record is one that was accepted when it came.

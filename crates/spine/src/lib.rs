@@ -6,6 +6,7 @@
 mod batch;
 mod broker;
 mod calls;
+mod dead;
 mod envelope;
 mod failpoint;
 mod gauge;
@@ -22,6 +23,7 @@ mod stage;
 
 pub use broker::{BrokerError, Failed, Lags, Limits, Sink, Source};
 pub use calls::Caller;
+pub use dead::{DeadLetter, dead_topic, redrive_topic};
 pub use envelope::{BareEvent, Outbound, event_id, headers};
 pub use gauge::Gauge;
 pub use health::{Health, Pulse};

@@ -4,6 +4,7 @@ use crate::batch::Fate;
 use crate::broker::Lags;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
+use std::borrow::Cow;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct Metrics {
 /// Attributes of what is counted by topic.
 struct OfTopic {
     /// Without the deployment's prefix.
-    topic: &'static str,
+    topic: Cow<'static, str>,
     process: [KeyValue; 4],
     stage: [KeyValue; 2],
 }
@@ -42,7 +43,7 @@ impl Metrics {
         meter: &Meter,
         stage: &'static str,
         flow: &str,
-        topics: impl Iterator<Item = (&'static str, String)>,
+        topics: impl Iterator<Item = (Cow<'static, str>, String)>,
         group: &str,
     ) -> Self {
         let seconds = |name: String, bounds: &[f64], about: &'static str| {

@@ -97,6 +97,14 @@ impl Content {
         })
     }
 
+    /// The same with its first `count` headers and no others.
+    #[must_use]
+    pub fn with_headers(&self, count: usize) -> Self {
+        let mut content = Content::new(self.key(), self.payload());
+        self.headers().take(count).for_each(|(name, value)| content.push(name, value));
+        content
+    }
+
     /// Bytes of key, payload and headers: what it weighs in a batch.
     #[must_use]
     pub fn size(&self) -> usize {

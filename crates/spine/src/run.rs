@@ -21,6 +21,7 @@ mod chores;
 use crate::batch::{Attempt, Desk, Plan};
 use crate::broker::{BrokerError, Limits, Sink, Source};
 use crate::calls::{Caller, Calls, MOST};
+use crate::dead::redrive_topic;
 use crate::failpoint::Failpoint;
 use crate::health::Pulse;
 use crate::item::Item;
@@ -31,6 +32,7 @@ use crate::span::Spans;
 use crate::stage::{Call, Input, Refusal, Stage};
 use jiff::Timestamp;
 use rand::Rng;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,7 +134,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         caller: Caller<S::Call>,
     ) -> Self {
         let group = format!("{prefix}waybill.{}", S::NAME);
-        let topics = S::Event::TOPICS.iter().map(|(topic, _)| (*topic, format!("{prefix}{topic}")));
+        let topics = S::Event::TOPICS.iter().map(|(topic, _)| Cow::Borrowed(*topic));
+        let topics = topics.chain([Cow::Owned(redrive_topic(S::NAME))]);
+        let topics = topics.map(|topic| (topic.clone(), format!("{prefix}{topic}")));
         let meter = telemetry.meter("waybill.spine");
         let of_flow = telemetry.meter(format!("waybill.{}", S::FLOW));
         stage.meter(&of_flow);

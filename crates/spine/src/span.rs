@@ -135,7 +135,7 @@ fn event(name: &'static str, time: Timestamp, attributes: Vec<KeyValue>) -> Span
     SpanEvent { name: Cow::Borrowed(name), time, attributes }
 }
 
-/// Links to every stamp on the waybill, and to the producing span where that is another span.
+/// Links to every stamp on the waybill, to the producing span where that is another span, and to the failure that was redriven.
 fn links<S: Stage>(item: &Item<S>) -> Vec<SpanLink> {
     let mut links: Vec<SpanLink> = match &item.work {
         Ok(accepted) => accepted.event.waybill().links().collect(),
@@ -153,6 +153,10 @@ fn links<S: Stage>(item: &Item<S>) -> Vec<SpanLink> {
             "consumed",
             stage.to_owned().into(),
         ));
+    }
+    if let Some(failed) = item.redriven.as_ref().and_then(|letter| Incoming::read(letter, &[]).producer) {
+        let (trace_id, span_id, flags) = (failed.trace_id(), failed.span_id(), failed.trace_flags());
+        links.push(SpanLink::new(trace_id, span_id, flags, "redrive_of", Cow::Borrowed(S::NAME)));
     }
     links
 }

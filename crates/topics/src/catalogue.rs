@@ -22,7 +22,7 @@ pub struct Topic {
     pub about: String,
     /// What its records are keyed by.
     pub key: String,
-    /// The schema of its values; none for dead letters, which are other topics' records untouched.
+    /// The schema of its values; none for dead letters, also redriven ones: they are other topics' records untouched.
     pub schema: Option<SchemaRef>,
     /// The one stage that writes it.
     pub owner: String,
@@ -222,6 +222,7 @@ fn schema(topic: &str, schema: Option<&str>, owner: &str) -> Result<Option<Schem
         (Some(stage), _) if stage != owner => Err(CatalogueError::DeadOwner { topic: name(), owner: owner.to_owned() }),
         (Some(_), None) => Ok(None),
         (Some(_), Some(_)) => Err(CatalogueError::DeadSchema { topic: name() }),
+        (None, None) if topic.starts_with("redrive.") => Ok(None),
         (None, None) => Err(CatalogueError::NoSchema { topic: name() }),
         (None, Some(text)) => text
             .strip_prefix(topic)

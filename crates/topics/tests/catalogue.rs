@@ -67,16 +67,28 @@ fn the_built_in_catalogue_holds_the_journey_of_an_order_and_its_dead_letters() {
             "dead.fanout",
             "dead.email",
             "dead.push",
-            "dead.order-mail"
+            "dead.order-mail",
+            "redrive.checkout",
+            "redrive.inventory",
+            "redrive.pick",
+            "redrive.pack",
+            "redrive.ship",
+            "redrive.restock",
+            "redrive.fanout",
+            "redrive.email",
+            "redrive.push",
+            "redrive.order-mail",
+            "redrive.dropped"
         ]
     );
     for topic in catalogue.topics() {
-        assert_eq!(topic.partitions, 6, "{}", topic.name);
+        let redrive = topic.name.starts_with("redrive.");
+        assert_eq!(topic.partitions, if redrive { 1 } else { 6 }, "{}", topic.name);
         let levels = topic.name == "inventory.levels";
         assert_eq!(topic.retention.to_string(), if levels { "forever" } else { "365d" }, "{}", topic.name);
         assert_eq!(topic.settings().get("cleanup.policy").is_some_and(|p| p == "compact"), levels, "{}", topic.name);
         assert_eq!(topic.replication, Replication::Broker, "{}", topic.name);
-        assert_eq!(topic.schema.is_none(), topic.name.starts_with("dead."), "{}", topic.name);
+        assert_eq!(topic.schema.is_none(), topic.name.starts_with("dead.") || redrive, "{}", topic.name);
     }
 }
 
@@ -95,30 +107,43 @@ fn a_stage_finds_what_it_writes_and_what_it_reads() {
                 "orders.short",
                 "orders.packed",
                 "orders.shipped",
-                "orders.cancelled"
+                "orders.cancelled",
+                "redrive.checkout"
             ]
         )
     );
-    assert_eq!((owned("pick"), read("pick")), (vec!["orders.picked", "orders.short", "dead.pick"], vec!["orders.new"]));
-    assert_eq!((owned("pack"), read("pack")), (vec!["orders.packed", "dead.pack"], vec!["orders.picked"]));
+    assert_eq!(
+        (owned("pick"), read("pick")),
+        (vec!["orders.picked", "orders.short", "dead.pick"], vec!["orders.new", "redrive.pick"])
+    );
+    assert_eq!(
+        (owned("pack"), read("pack")),
+        (vec!["orders.packed", "dead.pack"], vec!["orders.picked", "redrive.pack"])
+    );
     assert_eq!(
         (owned("ship"), read("ship")),
-        (vec!["orders.shipped", "orders.cancelled", "dead.ship"], vec!["orders.packed", "orders.cancel_requested"])
+        (
+            vec!["orders.shipped", "orders.cancelled", "dead.ship"],
+            vec!["orders.packed", "orders.cancel_requested", "redrive.ship"]
+        )
     );
     assert_eq!(
         (owned("inventory"), read("inventory")),
-        (vec!["inventory.levels", "dead.inventory"], vec!["orders.short", "orders.cancelled", "inventory.adjustments"])
+        (
+            vec!["inventory.levels", "dead.inventory"],
+            vec!["orders.short", "orders.cancelled", "inventory.adjustments", "redrive.inventory"]
+        )
     );
     assert_eq!(
         (owned("fanout"), read("fanout")),
         (
             vec!["notifications.email", "notifications.push", "dead.fanout"],
-            vec!["inventory.restocked", "notifications.email.results", "notifications.push.results"]
+            vec!["inventory.restocked", "notifications.email.results", "notifications.push.results", "redrive.fanout"]
         )
     );
     assert_eq!(
         (owned("order-mail"), read("order-mail")),
-        (vec!["dead.order-mail"], vec!["checkout.completed", "orders.shipped"])
+        (vec!["dead.order-mail"], vec!["checkout.completed", "orders.shipped", "redrive.order-mail"])
     );
     assert_eq!((owned("nobody"), read("nobody")), (vec![], vec![]));
     let schema = catalogue.topic("orders.new").unwrap().schema.clone().unwrap();

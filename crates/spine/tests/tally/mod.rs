@@ -289,6 +289,7 @@ impl World {
         for topic in ["numbers", "sums", "notes", "dead.tally"] {
             broker.create_topic(topic, 3);
         }
+        broker.create_topic("redrive.tally", 1);
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
         let mut store = Store::open(&url).await.unwrap();
@@ -305,7 +306,7 @@ impl World {
     pub fn start_with_sink(&self, sink: bool) -> Running {
         let telemetry = Telemetry::start(&TelemetryConfig::silent("test")).unwrap();
         let shutdown = Shutdown::default();
-        let source = self.broker.join("waybill.tally", &["numbers"]);
+        let source = self.broker.join("waybill.tally", &["numbers", "redrive.tally"]);
         let nowhere = MemoryBroker::default();
         nowhere.set_away(true);
         let sink = if sink { self.broker.sink() } else { nowhere.sink() };
