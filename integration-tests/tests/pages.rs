@@ -40,7 +40,12 @@ async fn the_pages_open_find_and_draw_in_a_real_browser() {
     })
     .await;
 
-    let given = json!({"at": format!("http://{pages}"), "order": order, "script": SCRIPT});
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("journey.html").display().to_string();
+    front.shop.done(&["report", &order, "-o", &report]);
+    assert_eq!(front.shop.command(&["report", "o-none", "-o", &report]).status.code(), Some(4), "no such order");
+
+    let given = json!({"report": format!("file://{report}"), "at": format!("http://{pages}"), "order": order, "script": SCRIPT});
     let saw = tokio::task::spawn_blocking(move || browser.run(include_str!("pages/look.js"), &given)).await.unwrap();
     let saw = saw.unwrap();
     let of = |name: &str| saw[name].clone();
@@ -53,6 +58,7 @@ async fn the_pages_open_find_and_draw_in_a_real_browser() {
     assert_eq!(of("jumped"), json!("warehouse.pick"), "a link leads to the span it names");
     assert_eq!(of("attributes"), json!(true), "a chosen span shows its attributes");
     assert_eq!(of("closed"), json!(true), "the keyboard closes it again");
+    assert_eq!(of("report"), json!(["POST /api/checkout", "warehouse.pick", "warehouse.pack", "shipping.dispatch"]));
     assert_eq!(of("text"), json!(SCRIPT), "an id is text");
     assert_eq!(of("wide"), json!([]), "nothing is wider than a phone");
     assert_eq!(of("titles"), json!(["Orders", "Demand", "Campaigns", "Stages", "Dead letters"]));

@@ -1,6 +1,6 @@
 //! Dead letters, the newest first, each with the commands that send it back or drop it: a page changes nothing.
 
-use crate::orders::href;
+use crate::orders::path;
 use crate::serve::{Pages, ago, moment};
 use crate::watch::Watch;
 use axum::extract::State;
@@ -39,7 +39,7 @@ struct Row {
     message: String,
     key: Option<String>,
     /// Where the journey is, if the key is an order's.
-    href: Option<String>,
+    path: Option<String>,
     record: String,
     attempts: i32,
     at: String,
@@ -81,7 +81,7 @@ fn row(Letter { position, key, letter, state }: &Letter, now: Timestamp) -> Row 
         stage: letter.stage.clone(),
         reason: letter.reason.clone(),
         message: letter.message.clone(),
-        href: key.as_deref().filter(|_| of_order).map(href),
+        path: key.as_deref().filter(|_| of_order).map(path),
         key: key.clone(),
         record: format!("{} / {} / {}", letter.topic, letter.partition, letter.offset),
         attempts: letter.attempts,

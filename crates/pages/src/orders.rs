@@ -61,7 +61,7 @@ struct Tab {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub id: String,
-    pub href: String,
+    pub path: String,
     pub status: String,
     pub asked: String,
     pub age: String,
@@ -81,7 +81,7 @@ impl Row {
             minor.zip(order.currency.as_deref()).and_then(|(minor, currency)| money(minor, currency))
         };
         Row {
-            href: href(&order.id),
+            path: path(&order.id),
             asked: time.as_ref().map_or_else(|_| order.requested_at.clone(), |time| moment(*time)),
             age: time.as_ref().map(|time| ago(pages.now(), *time)).unwrap_or_default(),
             late: open && unpaid && time.is_ok_and(|time| time < pages.late_before()),
@@ -95,11 +95,11 @@ impl Row {
     }
 }
 
-/// The address of an order's page.
-pub(crate) fn href(id: &str) -> String {
+/// What stands behind `/orders/` in the address of an order's page.
+pub(crate) fn path(id: &str) -> String {
     let escaped: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
     // A plus is a space in a form only.
-    format!("/orders/{}", escaped.replace('+', "%20"))
+    escaped.replace('+', "%20")
 }
 
 fn money(minor: i64, currency: &str) -> Option<String> {
@@ -121,7 +121,7 @@ pub(crate) async fn page(
     match found {
         // Whoever has the whole id wants that order.
         Ok(Page { rows, .. }) if rows.len() == 1 && rows.iter().all(|row| row.id == asked.q.trim()) => {
-            Redirect::to(&href(asked.q.trim())).into_response()
+            Redirect::to(&format!("/orders/{}", path(asked.q.trim()))).into_response()
         }
         other => pages.answer("orders.html", other),
     }
