@@ -4,7 +4,7 @@ use crate::front::{Front, PRICE};
 use crate::shop::LIMIT;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use waybill_harness::{Browser, eventually, free_port};
+use waybill_harness::{Browser, Draft, eventually, free_port, produce};
 
 /// An order id as nobody could send one: it stands in the database alone.
 const SCRIPT: &str = "<script>alert(1)</script>";
@@ -40,6 +40,23 @@ async fn the_pages_open_find_and_draw_in_a_real_browser() {
     })
     .await;
 
+    // What people wait for, a campaign, and a record that no stage accepts.
+    let rows = "insert into subscriptions (product_id, user_id, channel, quantity, expires_at)
+            select 'p-0002', 'u-' || n, case when n % 3 = 0 then 'push' else 'email' end, 1, now() + interval '1 day'
+            from generate_series(1, 40) as n;
+        insert into batches (campaign_id, number, product_id, channel, position, size, after_id, to_id, restocked_at,
+            waybill, publish_at, published_at, settled_at, sent, failed, unknown)
+            values ('c-1', 0, 'p-0003', 'email', 0, 100, 0, 100, now(), '[]', now(), now(), now(), 97, 2, 1),
+                ('c-1', 1, 'p-0003', 'push', 0, 40, 100, 140, now(), '[]', now(), now(), null, 0, 0, 0)";
+    front.shop.execute(rows).await;
+    let bad = Draft::new("o-<bad>", b"no order".to_vec()).header("ce_id", "bad").header("ce_type", "orders.new.v1");
+    produce(&front.shop.bootstrap, &front.shop.scope.topic("orders.new"), vec![bad]).await.unwrap();
+    eventually("the bad record is a dead letter", LIMIT, async || match front.shop.count("dead.pick") {
+        1 => Ok(()),
+        found => Err(found.to_string()),
+    })
+    .await;
+
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("journey.html").display().to_string();
     front.shop.done(&["report", &order, "-o", &report]);
@@ -62,6 +79,10 @@ async fn the_pages_open_find_and_draw_in_a_real_browser() {
     assert_eq!(of("text"), json!(SCRIPT), "an id is text");
     assert_eq!(of("wide"), json!([]), "nothing is wider than a phone");
     assert_eq!(of("titles"), json!(["Orders", "Demand", "Campaigns", "Stages", "Dead letters"]));
+    assert_eq!(of("demand"), json!(["p-0002", "40"]));
+    assert_eq!(of("campaign"), json!("97 sent, 2 failed, 1 unknown, 40 waiting"));
+    assert!(of("letter").as_str().unwrap().contains("o-<bad>"), "{}", of("letter"));
+    assert!(of("command").as_str().unwrap().starts_with("waybill dead redrive dead.pick/"), "{}", of("command"));
     let stages = of("stages");
     let stages: Vec<&str> = stages.as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(stages.contains(&"pick") && stages.contains(&"ship"), "{stages:?}");

@@ -6,7 +6,7 @@ use crate::kept::{self, Waits};
 use crate::orders::Row;
 use crate::rows;
 use crate::serve::{Pages, ago, moment};
-use crate::waterfall::{Waterfall, hue, title};
+use crate::waterfall::{Waterfall, begun, hue, title};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use jiff::SignedDuration;
@@ -107,7 +107,7 @@ impl Page {
             section: "orders",
             id: journey.order_id.clone(),
             status: status(journey, facts.row.as_ref()),
-            asked: trees.first().map(|tree| moment(tree.span.begun())),
+            asked: trees.first().map(|tree| moment(begun(tree))),
             steps: steps(journey, &trees),
             story: story(journey),
             waterfall: Waterfall::of(journey),
@@ -142,13 +142,13 @@ fn steps(journey: &Journey, trees: &[Tree<'_>]) -> Vec<Step> {
             tree.span.stage == stage || stage == "checkout" && tree.parts.iter().any(|part| part.span.stage == stage)
         };
         let tree = trees.iter().find(own);
-        let waited = tree.zip(before).map(|(tree, before)| tree.span.begun().duration_since(before));
+        let waited = tree.zip(before).map(|(tree, before)| begun(tree).duration_since(before));
         before = tree.map(Tree::end);
         Step {
             name,
             hue: hue(stage),
             done: journey.event(topic).is_some(),
-            took: tree.map(|tree| human(tree.end().duration_since(tree.span.begun()))),
+            took: tree.map(|tree| human(tree.end().duration_since(begun(tree)))),
             waited: waited.filter(SignedDuration::is_positive).map(human),
             span: tree.map(|tree| tree.span.span_id.to_string()),
         }

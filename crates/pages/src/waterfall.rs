@@ -167,7 +167,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn lane(&mut self, tree: &Tree<'_>, before: Option<Timestamp>) {
-        let (begun, end) = (tree.span.begun(), tree.end());
+        let (begun, end) = (begun(tree), tree.end());
         let waited = before.map(|before| begun.duration_since(before)).filter(SignedDuration::is_positive);
         self.rows.push(Row::Lane(Lane {
             stage: title(lane(tree)),
@@ -311,6 +311,11 @@ fn bars(rows: &[Row]) -> impl Iterator<Item = (usize, &Bar)> {
         Row::Span(bar) => Some((index, &**bar)),
         Row::Lane(_) | Row::More { .. } => None,
     })
+}
+
+/// When the first of it began: clocks and parts differ.
+pub(crate) fn begun(tree: &Tree<'_>) -> Timestamp {
+    tree.parts.iter().map(begun).fold(tree.span.begun(), Timestamp::min)
 }
 
 /// What a trace is about: a checkout begins in the gateway.

@@ -11,10 +11,20 @@ for (const name of ['Demand', 'Campaigns', 'Stages', 'Dead letters']) {
   saw.titles.push(await title());
 }
 
+await page.goto(given.at + '/demand');
+saw.demand = [await page.locator('tbody .id').innerText(), await page.locator('tbody .strong').innerText()];
+await page.goto(given.at + '/campaigns');
+saw.campaign = await page.locator('svg.progress').getAttribute('aria-label');
+
 // Kafka is asked beside the request, so the first look may say no more than that.
 await page.goto(given.at + '/stages');
 for (let look = 0; look < 30 && !await page.locator('table.list').count(); look++) await page.reload();
 saw.stages = await page.locator('table.list tbody strong').allInnerTexts();
+
+await page.goto(given.at + '/dead');
+for (let look = 0; look < 30 && !await page.locator('.letter').count(); look++) await page.reload();
+saw.letter = await page.locator('.letter h2').innerText();
+saw.command = await page.locator('.letter code').first().innerText();
 
 await page.keyboard.press('/');
 await page.keyboard.type(given.order);
