@@ -51,7 +51,9 @@ fn row(pages: &Pages, one: &Progress) -> Row {
         Some(Now::Plans(_)) => "planning a wave".to_owned(),
         Some(Now::Watches) => "telling a wave".to_owned(),
         Some(Now::Ended) => "ended".to_owned(),
-        None => "before the product's latest".to_owned(),
+        // A later campaign of the product hides what it does; what its batches came to tells enough.
+        None if one.waiting > 0 => "telling".to_owned(),
+        None => "ended".to_owned(),
     };
     let counts = [("sent", one.sent), ("failed", one.failed), ("unknown", one.unknown), ("waiting", one.waiting)];
     // Who is named twice, or has gone meanwhile, makes the parts another sum than the people planned.

@@ -12,7 +12,8 @@ use axum::response::Response;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value;
-use waybill_journeys::{Journey, Tree, human};
+use waybill_journeys::{Journey, Refused, Tree, human};
+use waybill_ops::Letter;
 
 /// The stages of a journey, in order, with the topic that says a stage is over and what it is then called.
 const STAGES: [(&str, &str, &str); 4] = [
@@ -21,6 +22,8 @@ const STAGES: [(&str, &str, &str); 4] = [
     ("pack", "orders.packed", "Packed"),
     ("ship", "orders.shipped", "Shipped"),
 ];
+/// Nothing is to come of an order that is one of these.
+const ENDED: [&str; 3] = ["shipped", "rejected", "cancelled"];
 /// Parcels and lines that are named; of a large order the rest is counted.
 const NAMED: usize = 5;
 
@@ -81,13 +84,21 @@ pub(crate) async fn page(State(pages): State<Pages>, Path(id): Path<String>) -> 
 }
 
 async fn find(pages: &Pages, id: &str) -> Result<Page, Fault> {
+    let unknown = || Fault::NotFound(format!("Nothing is kept of an order {id}."));
+    // No database takes a NUL for text.
+    if id.contains('\0') {
+        return Err(unknown());
+    }
     let asked =
         pages.ask(async |tx| Ok((rows::one(tx, id).await?, kept::answers(tx, id).await?, kept::waits(tx, id).await?)));
     let (order, answers, waits) = asked.await?;
     if order.is_none() && answers.is_empty() && waits.is_empty() {
-        return Err(Fault::NotFound(format!("Nothing is kept of an order {id}.")));
+        return Err(unknown());
     }
-    let journey = Journey::kept(id, &kept::messages(&answers).map_err(Fault::Kept)?);
+    let mut journey = Journey::kept(id, &kept::messages(&answers).map_err(Fault::Kept)?);
+    if !ENDED.contains(&status(&journey, None)) {
+        journey.dead = refused(pages, id).await;
+    }
     let waiting = |Waits { stage, why, attempts, since, due }| Waiting {
         stage: title(&stage),
         why,
@@ -98,6 +109,19 @@ async fn find(pages: &Pages, id: &str) -> Result<Page, Fault> {
     let facts =
         Facts { row: order.map(|order| Row::of(order, pages)), waits: waits.into_iter().map(waiting).collect() };
     Ok(Page::new(&journey, facts))
+}
+
+/// Why an order does not go on, if a dead letter knows.
+async fn refused(pages: &Pages, id: &str) -> Vec<Refused> {
+    let (seen, _) = pages.dead().looks().await;
+    let letters = seen.as_ref().and_then(|seen| seen.what.as_ref().ok()).map(|listing| listing.letters.as_slice());
+    let own = letters.unwrap_or_default().iter().filter(|letter| letter.key.as_deref() == Some(id));
+    own.map(|Letter { letter, .. }| Refused {
+        stage: letter.stage.clone(),
+        reason: letter.reason.clone(),
+        message: letter.message.clone(),
+    })
+    .collect()
 }
 
 impl Page {

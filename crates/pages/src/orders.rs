@@ -1,6 +1,7 @@
 //! The orders: the newest, those of one state, those that are late, those whose id begins so.
 
 use crate::fault::Fault;
+use crate::kept;
 use crate::rows::{self, Found, OPEN, Order};
 use crate::serve::{Pages, ago, moment};
 use axum::extract::{Query, State};
@@ -21,8 +22,8 @@ const STATES: [(&str, &str); 9] = [
     ("rejected", "Rejected"),
     ("cancelled", "Cancelled"),
 ];
-/// No id is longer.
-const LONGEST: usize = 64;
+/// No id and no time is longer.
+const LONGEST: usize = 128;
 
 /// The question.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -111,30 +112,48 @@ pub(crate) async fn page(
     State(pages): State<Pages>,
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let Ok(Query(asked)) = asked else {
-        return pages.answer("orders.html", Err::<Page, _>(Fault::Wrong("The question cannot be read.")));
+    let asked = match asked {
+        Ok(Query(asked)) if asked.is_text() => asked,
+        _ => return pages.answer("orders.html", Err::<Page, _>(Fault::Wrong("The question cannot be read."))),
     };
     if asked.q.is_empty() {
         return pages.answer("orders.html", list(&pages, asked).await);
     }
-    let found = search(&pages, &asked).await;
-    match found {
-        // Whoever has the whole id wants that order.
-        Ok(Page { rows, .. }) if rows.len() == 1 && rows.iter().all(|row| row.id == asked.q.trim()) => {
-            Redirect::to(&format!("/orders/{}", path(asked.q.trim()))).into_response()
-        }
-        other => pages.answer("orders.html", other),
+    match search(&pages, asked.q.trim()).await {
+        Ok(Hit::One(path)) => Redirect::to(&format!("/orders/{path}")).into_response(),
+        Ok(Hit::Some(page)) => pages.answer("orders.html", Ok(page)),
+        Err(fault) => pages.answer("orders.html", Err::<Page, _>(fault)),
     }
 }
 
-async fn search(pages: &Pages, asked: &Asked) -> Result<Page, Fault> {
-    let text = asked.q.trim();
-    if text.len() > LONGEST {
-        return Err(Fault::Wrong("No order has so long an id."));
+impl Asked {
+    /// No database takes a NUL for text.
+    fn is_text(&self) -> bool {
+        [&self.q, &self.after, &self.at].iter().all(|text| text.len() <= LONGEST && !text.contains('\0'))
     }
-    let orders = pages.ask(async |tx| rows::beginning(tx, text).await).await?;
+}
+
+/// What a search came to.
+enum Hit {
+    /// Whoever has the whole id wants that order.
+    One(String),
+    /// Those whose ids begin so.
+    Some(Page),
+}
+
+async fn search(pages: &Pages, text: &str) -> Result<Hit, Fault> {
+    let found = pages.ask(async |tx| {
+        let orders = rows::beginning(tx, text).await?;
+        // An order that no checkout made is known to the stages alone.
+        let kept = orders.is_empty() && !kept::answers(tx, text).await?.is_empty();
+        Ok((orders, kept))
+    });
+    let (orders, kept) = found.await?;
+    if kept || orders.len() == 1 && orders.iter().all(|order| order.id == text) {
+        return Ok(Hit::One(path(text)));
+    }
     let asked = Asked { q: text.to_owned(), ..Asked::default() };
-    Ok(shown(pages, asked, Found { orders, more: None }))
+    Ok(Hit::Some(shown(pages, asked, Found { orders, more: None })))
 }
 
 async fn list(pages: &Pages, asked: Asked) -> Result<Page, Fault> {

@@ -50,6 +50,7 @@ saw.report = await page.locator('.row.lane + .row .name').allInnerTexts();
 
 await page.goto(given.at + '/orders/' + encodeURIComponent(given.script));
 saw.text = await page.locator('h1 .id').innerText();
+saw.why = (await page.locator('.story').innerText()).includes('Dead letter');
 
 await page.setViewportSize({ width: 390, height: 844 });
 saw.wide = [];
@@ -61,12 +62,5 @@ saw.grounds = [];
 for (const colorScheme of ['light', 'dark']) {
   await page.emulateMedia({ colorScheme });
   saw.grounds.push(await ground());
-}
-if (process.env.SHOTS) {
-  for (const [name, path] of Object.entries({orders:'/orders', late:'/orders?state=late', journey:'/orders/'+given.order, script:'/orders/'+encodeURIComponent(given.script), demand:'/demand', campaigns:'/campaigns', stages:'/stages', dead:'/dead'}))
-    for (const [mode, width] of [['light',1280],['dark',1280],['light',390]]) {
-      await page.emulateMedia({ colorScheme: mode }); await page.setViewportSize({ width, height: width > 500 ? 800 : 844 });
-      await page.goto(given.at + path); await page.screenshot({ path: process.env.SHOTS + `/${name}-${mode}-${width}.png` });
-    }
 }
 return saw;

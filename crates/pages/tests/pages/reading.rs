@@ -64,6 +64,14 @@ async fn the_search_finds_an_order_by_the_beginning_of_its_id() {
         assert!(world.page("/orders?q=%25").await.contains("No order begins with %"), "a wildcard is a letter");
         let whole = world.get("/orders?q=01a2-one").await;
         assert_eq!((whole.status, whole.headers["location"].as_str()), (303, "/orders/01a2-one"));
+        world.kept("o-by-hand", &[Maker::of("o-by-hand").pick()]).await;
+        let by_hand = world.get("/orders?q=o-by-hand").await;
+        assert_eq!(by_hand.headers["location"], "/orders/o-by-hand", "no checkout made it, but pick knows it");
+        for (path, status) in
+            [("/orders?q=%00", 400), ("/orders?after=%00", 400), ("/orders/%00", 404), ("/orders/%FF", 400)]
+        {
+            assert_eq!(world.get(path).await.status, status, "{path}");
+        }
         let script = world.page("/orders?q=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await;
         assert_eq!(script.matches("<script").count(), 1, "ours alone");
     }
