@@ -148,6 +148,7 @@ fn server(world: &World, work: &Work, recorded: f64) -> anyhow::Result<(Server, 
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()),
         ("OTEL_TRACES_SAMPLER_ARG", recorded.to_string()),
         ("WAYBILL_HTTP_LISTEN", address.to_string()),
+        ("WAYBILL_PAGES_LISTEN", String::new()),
     ];
     let process = Process::spawn(&world.waybill, world.args(work, &["run", "gateway"]), envs)?;
     Ok(((address, process.pid()), process))

@@ -36,6 +36,7 @@ impl Shop {
         let envs = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", world.collector.endpoint()),
             ("WAYBILL_HTTP_LISTEN", gateway.to_string()),
+            ("WAYBILL_PAGES_LISTEN", String::new()),
             ("WAYBILL_SIMULATOR_LISTEN", provider.to_string()),
             ("WAYBILL_SIMULATOR_LATENCY", format!("{}ms", latency.as_millis())),
             ("WAYBILL_PAYMENT_URL", format!("http://{provider}")),

@@ -3,7 +3,7 @@
 use crate::config::{self, Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, restock, run, saga, shell, stock,
+    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, report, restock, run, saga, shell, stock,
     subscribers, topics, trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -49,6 +49,8 @@ enum Command {
     Produce(Produce),
     /// Show an order's journey over all its traces
     Trace(trace::Args),
+    /// Write an order's journey over all its traces as one HTML file
+    Report(report::Args),
     /// Rebuild every order's journey from the topics: into a database, for a tracing store, or to compare
     Replay(replay::Args),
     /// List the orders that took longer than promised, or take longer already
@@ -151,6 +153,7 @@ impl Args {
             Command::Produce(Produce::Restock(args)) => restock::restock(&config()?, &args),
             Command::Demand(args) => demand::demand(&config()?, &args),
             Command::Trace(args) => trace::trace(&config()?, &args),
+            Command::Report(args) => report::report(&config()?, &args),
             Command::Replay(args) => replay::replay(&config()?, &args),
             Command::Late(args) => late::late(&config()?, &args),
             Command::Stuck(args) => late::stuck(&config()?, &args),

@@ -64,6 +64,9 @@ pub struct Config {
     pub rates: waybill_notifications::Rates,
     /// The payment simulator.
     pub simulator: Simulator,
+    /// The operators' pages; read, never written.
+    #[serde(skip_serializing, default)]
+    pub pages: waybill_pages::Settings,
 }
 
 /// Where the HTTP API is served.
@@ -173,6 +176,7 @@ impl Default for Config {
                 latency: jiff::SignedDuration::ZERO,
                 ledger: None,
             },
+            pages: waybill_pages::Settings::default(),
         }
     }
 }

@@ -12,10 +12,10 @@ use self::stand::Stand;
 use self::watch::{STEPS, Watch};
 use crate::checkouts::{Pace, Scenario, Shopper, Tally, Visit, send, visit};
 use crate::exit::Ended;
-use crate::journey::Journey;
+use crate::journey;
 use crate::product::Product;
 use crate::run::Running;
-use crate::{catalogue, produce, stock, waterfall};
+use crate::{catalogue, produce, report, stock, waterfall};
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use console::style;
@@ -59,6 +59,9 @@ pub struct Args {
     /// Where the mails are put that were sent [default: a new folder among the temporary files]
     #[arg(long, value_name = "FOLDER")]
     mails: Option<PathBuf>,
+    /// Where one order's journey is written, to be looked at in a browser [default: journey.html among the mails]
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -115,9 +118,18 @@ fn play(args: &Args, runtime: &Runtime, kafka: &KafkaConfig, stand: &Stand) -> a
     let customers = Customers { runtime, shopper: &shopper, products: &products, seed: args.seed };
     let begun = Instant::now();
     let tally = sell(args, &customers, kafka, &mut watch)?;
-    tell_orders(args, kafka, &watch, &tally, begun.elapsed())?;
+    tell_orders(args, &watch, &tally, begun.elapsed());
+    let journey = watch.interesting().map(|order| journey::read(kafka, order)).transpose()?;
+    if let Some(journey) = &journey {
+        println!("{}", waterfall::draw(journey, usize::from(console::Term::stdout().size().1)));
+    }
     let restocked = restock::play(&customers, kafka, stand, &mut watch)?;
     tell_restock(kafka, &watch, stand, &restocked)?;
+    if let Some(journey) = &journey {
+        let file = args.report.clone().unwrap_or_else(|| stand.mailbox.folder().join("journey.html"));
+        report::write(journey, &file)?;
+        println!("the journey above, to be looked at in a browser: {}", style(file.display()).bold());
+    }
     Ok(if tally.failed() == 0 { Ended::Done } else { Ended::InPart })
 }
 
@@ -179,7 +191,7 @@ fn visits(args: &Args) -> impl Iterator<Item = Visit> + Send + use<> {
     })
 }
 
-fn tell_orders(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, took: Duration) -> anyhow::Result<()> {
+fn tell_orders(args: &Args, watch: &Watch, tally: &Tally, took: Duration) {
     println!("\n{tally}\n");
     println!(
         "{} of {} checkouts shipped in {:.1} s. Of {} orders a line was not there in full; of {} there was nothing. \
@@ -191,12 +203,6 @@ fn tell_orders(args: &Args, kafka: &KafkaConfig, watch: &Watch, tally: &Tally, t
         watch.nothing(),
     );
     tally.failures().for_each(|failure| eprintln!("{failure}"));
-    if let Some(order) = watch.interesting() {
-        let journey = Journey::read(kafka, order)?;
-        print!("{}", waterfall::draw(&journey, usize::from(console::Term::stdout().size().1)));
-    }
-    println!();
-    Ok(())
 }
 
 fn tell_restock(kafka: &KafkaConfig, watch: &Watch, stand: &Stand, restocked: &Restocked) -> anyhow::Result<()> {

@@ -2,10 +2,10 @@
 
 use crate::config::Config;
 use crate::exit::Ended;
-use crate::waterfall::human;
 use clap::Args as ClapArgs;
 use jiff::SignedDuration;
 use std::fmt::Write as _;
+use waybill_journeys::human;
 use waybill_ops::{PartitionLag, StageLag};
 use waybill_topics::Catalogue;
 

@@ -3,12 +3,11 @@
 use crate::config::Config;
 use crate::exit::Ended;
 use crate::replay::{self, Temporary};
-use crate::waterfall::human;
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use waybill_journeys::{Late, Legs, Promise, Stuck, Target};
+use waybill_journeys::{Late, Legs, Promise, Stuck, Target, human};
 use waybill_spine::system_clock;
 
 /// Where the journeys are.

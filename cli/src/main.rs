@@ -19,6 +19,7 @@ mod orders_file;
 mod produce;
 mod product;
 mod replay;
+mod report;
 mod restock;
 mod run;
 mod saga;

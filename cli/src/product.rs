@@ -1,9 +1,7 @@
 //! A product's journey, read from the topics: sold out, asked for, restocked, told, bought again. What belongs together
 //! is found by the links of the spans: a batch links to its restock, a notice to the subscription that it answers.
 
-use crate::journey::spans;
 use crate::kafka;
-use crate::waterfall::human;
 use console::style;
 use jiff::Timestamp;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -12,6 +10,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use waybill_events::{EmailResults, OrderPlaced, PushResults, Restocked, Results, StockLevel, Tell};
+use waybill_journeys::{human, spans};
 use waybill_spine::{Event, KafkaConfig, Record, headers};
 use waybill_telemetry::{Carrier, SpanRecord, Waybill};
 

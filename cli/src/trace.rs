@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::exit::Ended;
-use crate::journey::Journey;
+use crate::journey;
 use crate::product::Product;
 use crate::waterfall;
 use clap::Args as ClapArgs;
@@ -32,8 +32,8 @@ pub fn trace(config: &Config, args: &Args) -> anyhow::Result<Ended> {
 }
 
 fn of_order(config: &Config, order: &str, json: bool) -> anyhow::Result<Ended> {
-    let journey = Journey::read(&config.kafka(), order)?;
-    if journey.events.is_empty() && journey.dead.is_empty() {
+    let journey = journey::read(&config.kafka(), order)?;
+    if journey.is_empty() {
         eprintln!("no topic knows of order {order}: is the id right, and --brokers and --prefix?");
         return Ok(Ended::NotFound);
     }

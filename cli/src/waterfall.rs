@@ -3,13 +3,11 @@
 //! Work takes milliseconds and waiting may take days, so bars share one time axis and the waits between the stages
 //! are told in words as well. A trace is a tree: what a span is a part of stands above it.
 
-use crate::journey::Journey;
 use console::{Style, style};
 use jiff::{SignedDuration, Timestamp};
 use opentelemetry::Value;
-use opentelemetry::trace::SpanId;
-use std::collections::HashMap;
 use std::fmt::Write;
+use waybill_journeys::{Journey, Tree, human};
 use waybill_telemetry::{SpanRecord, Status};
 
 /// Columns of a bar.
@@ -38,7 +36,7 @@ pub fn draw(journey: &Journey, width: usize) -> String {
         human(axis.total),
     );
     let mut before: Option<Timestamp> = None;
-    for trace in trees(spans) {
+    for trace in journey.trees() {
         if let Some(before) = before {
             let wait = trace.span.begun().duration_since(before).max(SignedDuration::ZERO);
             let _ = writeln!(out, "  {}", style(format!("│ waited {} for {}", human(wait), trace.span.stage)).dim());
@@ -53,40 +51,6 @@ pub fn draw(journey: &Journey, width: usize) -> String {
     }
     story(&mut out, journey);
     out
-}
-
-/// A span and what it is made of, by time.
-struct Tree<'a> {
-    span: &'a SpanRecord,
-    parts: Vec<Tree<'a>>,
-}
-
-impl Tree<'_> {
-    /// When the last of it ended.
-    fn end(&self) -> Timestamp {
-        self.parts.iter().map(Tree::end).fold(self.span.end, Timestamp::max)
-    }
-}
-
-/// The traces of `spans`, which are sorted by time: one tree each. A span whose parent is lost, with the process that had it
-/// open, hangs from the first of its trace.
-fn trees(spans: &[SpanRecord]) -> Vec<Tree<'_>> {
-    let mut roots: Vec<&SpanRecord> = Vec::new();
-    let mut parts: HashMap<SpanId, Vec<&SpanRecord>> = HashMap::new();
-    for span in spans {
-        let known = |id: &SpanId| spans.iter().any(|s| s.span_id == *id && s.trace_id == span.trace_id);
-        let first = roots.iter().find(|root| root.trace_id == span.trace_id).map(|root| root.span_id);
-        match span.parent.filter(known).or(first) {
-            Some(parent) => parts.entry(parent).or_default().push(span),
-            None => roots.push(span),
-        }
-    }
-    roots.into_iter().map(|root| grow(root, &mut parts)).collect()
-}
-
-fn grow<'a>(span: &'a SpanRecord, parts: &mut HashMap<SpanId, Vec<&'a SpanRecord>>) -> Tree<'a> {
-    let own = parts.remove(&span.span_id).unwrap_or_default();
-    Tree { span, parts: own.into_iter().map(|part| grow(part, parts)).collect() }
 }
 
 struct Axis {
@@ -227,42 +191,5 @@ fn line(out: &mut String, indent: &str, text: &str, width: usize) {
     if !text.trim().is_empty() {
         let room = width.saturating_sub(console::measure_text_width(indent)).max(20);
         let _ = writeln!(out, "{}{}", style(indent).dim(), style(console::truncate_str(text, room, "…")).dim());
-    }
-}
-
-/// A duration with two figures that matter.
-pub fn human(duration: SignedDuration) -> String {
-    let micros = duration.as_micros().max(0);
-    let (s, m, h) = (1_000_000, 60_000_000, 3_600_000_000);
-    match micros {
-        0 => format!("{} ns", duration.as_nanos().max(0)),
-        1..1_000 => format!("{micros} µs"),
-        1_000..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
-        10_000..1_000_000 => format!("{} ms", micros / 1_000),
-        _ if micros < m => format!("{:.1} s", micros as f64 / 1e6),
-        _ if micros < h => format!("{} min {} s", micros / m, micros % m / s),
-        _ if micros < 48 * h => format!("{} h {} min", micros / h, micros % h / m),
-        _ => format!("{} d {} h", micros / h / 24, micros / h % 24),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_in_two_figures() {
-        for (micros, told) in [
-            (0, "0 ns"),
-            (7, "7 µs"),
-            (1_500, "1.5 ms"),
-            (42_000, "42 ms"),
-            (1_300_000, "1.3 s"),
-            (61_000_000, "1 min 1 s"),
-            (7_320_000_000, "2 h 2 min"),
-            (190_800_000_000, "2 d 5 h"),
-        ] {
-            assert_eq!(human(SignedDuration::from_micros(micros)), told);
-        }
     }
 }

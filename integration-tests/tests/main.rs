@@ -17,6 +17,7 @@ mod fuzz;
 mod inventory;
 mod lag;
 mod notify;
+mod pages;
 mod people;
 mod questions;
 mod replay;

@@ -34,7 +34,13 @@ impl Shop {
     pub async fn on(name: &str, database: &str) -> Option<Self> {
         let bootstrap = kafka()?.bootstrap().to_owned();
         let scope = Scope::new(&bootstrap, name);
-        let shop = Shop { bootstrap, scope, database: database.to_owned(), envs: vec![telemetry_off()], _home: None };
+        let shop = Shop {
+            bootstrap,
+            scope,
+            database: database.to_owned(),
+            envs: vec![telemetry_off(), no_pages()],
+            _home: None,
+        };
         shop.done(&["topics", "apply"]);
         Some(shop)
     }
@@ -53,6 +59,7 @@ impl Shop {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
+        self.envs.push(no_pages());
     }
 
     pub fn set(&mut self, key: &str, value: &str) {
@@ -197,6 +204,11 @@ fn binary() -> &'static Path {
 
 fn telemetry_off() -> (String, String) {
     ("OTEL_SDK_DISABLED".to_owned(), "true".to_owned())
+}
+
+/// Tests run side by side, and the pages have one port.
+fn no_pages() -> (String, String) {
+    ("WAYBILL_PAGES_LISTEN".to_owned(), String::new())
 }
 
 /// The keys of records.

@@ -6,6 +6,8 @@
 //! - A bad record is told with its position and never ends a replay.
 
 mod error;
+mod human;
+mod journey;
 mod questions;
 mod replay;
 mod row;
@@ -17,6 +19,8 @@ mod verify;
 mod write;
 
 pub use error::JourneysError;
+pub use human::human;
+pub use journey::{Journey, JourneyEvent, Position, Refused, Tree, spans};
 pub use questions::{Late, Legs, Promise, Stuck};
 pub use replay::{Bad, Replay, Summary};
 pub use row::SpanRow;

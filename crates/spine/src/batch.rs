@@ -3,7 +3,7 @@
 use crate::dead::dead_letter;
 use crate::envelope::{Accepted, Outbound, headers};
 use crate::item::{Item, Kept, Waited};
-use crate::record::Message;
+use crate::record::{Message, kept_answer};
 use crate::run::LEASE;
 use crate::span::{Open, Spans, parts};
 use crate::stage::{Call, Decision, Details, Input, Outcome, Refusal, Shared, Stage, Trace, Work};
@@ -445,8 +445,7 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
     fn repeat(&mut self, item: &Item<S>, subject: &str) -> Result<(), Attempt> {
         match self.rows.of_subjects.get(subject).map(|row| &row.answer) {
             Some(Some(bytes)) => {
-                let messages: Vec<Message> =
-                    postcard::from_bytes(bytes).map_err(|e| bug("the stored answer cannot be read", e))?;
+                let messages = kept_answer(bytes).map_err(|e| bug("the stored answer cannot be read", e))?;
                 self.plan.messages.extend(messages);
             }
             Some(None) | None => return Err(bug("the stage repeats", "an answer it never gave")),

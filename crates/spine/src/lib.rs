@@ -28,7 +28,7 @@ pub use envelope::{BareEvent, Outbound, event_id, headers};
 pub use gauge::Gauge;
 pub use health::{Health, Pulse, STALL, Watch};
 pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
-pub use record::{Content, Message, Record};
+pub use record::{Content, Message, Record, kept_answer};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};
 pub use shutdown::Shutdown;
 pub use stage::{

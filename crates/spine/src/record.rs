@@ -148,3 +148,11 @@ pub struct Message {
     /// The key, which decides the partition, payload and headers.
     pub content: Content,
 }
+
+/// The messages of an answer, as a stage keeps it beside its decision.
+///
+/// # Errors
+/// The bytes are not a kept answer.
+pub fn kept_answer(answer: &[u8]) -> Result<Vec<Message>, postcard::Error> {
+    postcard::from_bytes(answer)
+}

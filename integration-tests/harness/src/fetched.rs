@@ -48,8 +48,16 @@ pub(crate) fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(programs)
 }
 
+/// Installs a package of npm and what it needs into `lib`, without running any script of theirs.
+pub(crate) fn npm(lib: &Path, package: &str, version: &str) -> anyhow::Result<()> {
+    let quiet = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"];
+    let package = format!("{package}@{version}");
+    run(Command::new("npm").arg("install").args(quiet).arg("--prefix").arg(lib).arg(package))
+}
+
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let run = command.stdin(Stdio::null()).output().context("Python 3 cannot be run")?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let run = command.stdin(Stdio::null()).output().with_context(|| format!("{program} cannot be run"))?;
     ensure!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     Ok(())
 }

@@ -6,11 +6,13 @@
 //! - [`schemathesis()`], which fuzzes an HTTP API by its OpenAPI document.
 //!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
 //!   early, except under `CI=true`.
+//! - [`Browser`], a real Chromium.
 //! - What a test touches: [`Scope`] (its topics and groups), [`Database`], [`Process`].
 //! - What it saw: [`read_topic`], [`committed`], [`Collector`] (spans and metrics over OTLP), [`eventually`].
 //!
 //! Nothing outlives the test process, even one that is killed: see `supervisor.rs`.
 
+mod browser;
 mod cluster;
 mod collector;
 mod database;
@@ -37,6 +39,7 @@ mod topic_reader;
 mod unavailable;
 mod writer;
 
+pub use browser::Browser;
 pub use cluster::KafkaCluster;
 pub use collector::{Collector, Manner};
 pub use database::Database;

@@ -2,7 +2,6 @@
 //! Node's own cryptography, decrypts RFC 8291, and knows subscriptions that have expired.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -14,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use crate::eventually::eventually;
-use crate::fetched::fetched;
+use crate::fetched::{fetched, npm};
 use crate::process::Process;
 use crate::unavailable::{say, unavailable};
 
@@ -79,7 +78,7 @@ impl PushReceiver {
     }
 
     async fn try_start() -> anyhow::Result<Self> {
-        let lib = fetched(&format!("web-push-testing-{VERSION}"), |_, lib| install(lib))?;
+        let lib = fetched(&format!("web-push-testing-{VERSION}"), |_, lib| npm(lib, "web-push-testing", VERSION))?;
         let modules = lib.join("node_modules").canonicalize().context("the modules are gone")?;
         let process = Process::spawn(Path::new("node"), ["-e", SCRIPT], [("NODE_PATH", modules)])?;
         let origin = eventually("the receiver of web push listens", START_LIMIT, async || {
@@ -135,21 +134,4 @@ impl PushReceiver {
         // Where there is nothing to say it says OK.
         Ok(serde_json::from_slice(&body).unwrap_or_default())
     }
-}
-
-fn install(lib: &Path) -> anyhow::Result<()> {
-    let run = Command::new("npm")
-        .args(["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"])
-        .arg(lib)
-        .arg(format!("web-push-testing@{VERSION}"))
-        .stdin(Stdio::null())
-        .output()
-        .context("npm cannot be run")?;
-    ensure!(
-        run.status.success(),
-        "npm could not fetch web-push-testing: {}{}",
-        String::from_utf8_lossy(&run.stdout),
-        String::from_utf8_lossy(&run.stderr)
-    );
-    Ok(())
 }

@@ -153,6 +153,7 @@ impl World {
         let provider = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut envs = vec![
             ("WAYBILL_HTTP_LISTEN", gateway.to_string()),
+            ("WAYBILL_PAGES_LISTEN", String::new()),
             ("WAYBILL_SIMULATOR_LISTEN", provider.to_string()),
             ("WAYBILL_SIMULATOR_LEDGER", folder.path().join("ledger").display().to_string()),
             ("WAYBILL_SIMULATOR_SEED", fire.seed.to_string()),

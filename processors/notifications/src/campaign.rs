@@ -1,6 +1,7 @@
 //! A campaign: how far the telling of one restock has come, and what comes after each of its steps.
 
 use crate::fanout::FanoutSettings;
+use crate::progress::Now;
 use crate::step::Looked;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,15 @@ impl Campaign {
                 self.wave = Wave::new(at.checked_add(pause).unwrap_or(*at), self.planned, self.positions);
                 self.again(pause.min(TICK))
             }
+        }
+    }
+
+    /// What it does, for people who look.
+    pub(crate) fn now(&self) -> Now {
+        match self.doing {
+            Doing::Plan => Now::Plans(self.wave.not_before),
+            Doing::Watch => Now::Watches,
+            Doing::Ended => Now::Ended,
         }
     }
 

@@ -5,6 +5,7 @@ mod campaign_rows;
 pub mod contacts;
 pub mod demand;
 mod fanout;
+pub mod progress;
 pub mod push_targets;
 mod restock;
 mod restock_rows;
