@@ -148,7 +148,8 @@ pub fn publish(sink: &mut impl Sink, messages: &[Message]) -> anyhow::Result<()>
 /// An order as the checkout publishes it, and the span that completes the checkout.
 fn checkout(mut order: OrderPlaced, mut rng: StdRng, export: &SpanExport) -> serde_json::Result<(Message, SpanRecord)> {
     let start = system_clock();
-    let mut span = SpanRecord::new(&mut rng, "checkout", "checkout", "checkout.complete", SpanKind::Producer, start);
+    let mut span =
+        SpanRecord::new(&mut rng, "checkout", "waybill.checkout", "checkout.complete", SpanKind::Producer, start);
     span.attributes = vec![
         KeyValue::new("order.id", order.order_id.clone()),
         KeyValue::new("order.item_count", i64::try_from(order.lines.len()).unwrap_or(i64::MAX)),

@@ -21,6 +21,7 @@ mod questions;
 mod replay;
 mod rush;
 mod saga;
+mod sampling;
 mod senders;
 mod shop;
 mod telemetry;

@@ -19,7 +19,8 @@ const TIME: &str = "2026-11-21T10:00:00.123456789Z";
 /// A span with everything that a span can have; `number` makes its ids.
 fn span(number: u64) -> SpanRecord {
     let time: Timestamp = TIME.parse().unwrap();
-    let mut span = SpanRecord::new(&mut rand::rng(), "pick", "fulfilment", "warehouse.pick", SpanKind::Consumer, time);
+    let mut span =
+        SpanRecord::new(&mut rand::rng(), "pick", "waybill.fulfilment", "warehouse.pick", SpanKind::Consumer, time);
     span.trace_id = u128::from(number).into();
     span.span_id = number.into();
     span.trace_flags = opentelemetry::trace::TraceFlags::SAMPLED;
@@ -53,7 +54,8 @@ fn span(number: u64) -> SpanRecord {
 /// The record that `span` published, with a stamp of an earlier stage on its waybill; and the span as it was exported.
 fn record(mut span: SpanRecord, ce_id: &str, (partition, offset): (i32, i64)) -> (Record, SpanRecord) {
     let mut waybill = Waybill::default();
-    let mut earlier = SpanRecord::new(&mut rand::rng(), "checkout", "checkout", "c", SpanKind::Producer, span.start);
+    let mut earlier =
+        SpanRecord::new(&mut rand::rng(), "checkout", "waybill.checkout", "c", SpanKind::Producer, span.start);
     (earlier.trace_id, earlier.span_id) = (77_u128.into(), 78_u64.into());
     waybill.push(earlier.stamp());
     span.links = waybill.links().collect();
@@ -240,7 +242,8 @@ async fn an_export_is_compared_field_by_field() {
 async fn the_form_of_the_collectors_file_exporter_is_read() {
     let mut place = targets("form").await;
     let time: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
-    let mut plain = SpanRecord::new(&mut rand::rng(), "pack", "fulfilment", "warehouse.pack", SpanKind::Consumer, time);
+    let mut plain =
+        SpanRecord::new(&mut rand::rng(), "pack", "waybill.fulfilment", "warehouse.pack", SpanKind::Consumer, time);
     (plain.trace_id, plain.span_id) = (1_u128.into(), 2_u64.into());
     plain.trace_flags = opentelemetry::trace::TraceFlags::SAMPLED;
     plain.attributes = vec![KeyValue::new("pack.weight_kg", 2.5), KeyValue::new("n", 3), KeyValue::new("s", "x")];

@@ -54,7 +54,7 @@ impl Spans {
     ) -> SpanRecord {
         let mut rng = rand::rng();
         let (name, trace) = item.work.as_ref().map_or((S::SPAN, Trace::Linked), |work| S::span(&work.event));
-        let mut span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, name, SpanKind::Consumer, start);
+        let mut span = SpanRecord::new(&mut rng, S::NAME, scope::<S>(), name, SpanKind::Consumer, start);
         let children = details.children.into_iter().map(|child| ChildSpan {
             span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
             name: Cow::Borrowed(child.name),
@@ -79,7 +79,8 @@ impl Spans {
             span.parent = Some(parent.span_id());
             span.links.retain(|link| link.span_id != parent.span_id() || link.trace_id != parent.trace_id());
         }
-        let Some(parked) = &item.parked else { return self.export.sample(span, parent) };
+        let recorded = recorded(item);
+        let Some(parked) = &item.parked else { return self.export.sample(span, recorded) };
         let Some(open) = &parked.open else {
             // A record that was parked has been in hand since then.
             span.parked_since = Some(parked.since);
@@ -88,9 +89,11 @@ impl Spans {
                 KeyValue::new("attempts", i64::from(parked.attempts)),
             ];
             span.events.push(event("parked", span.begun(), attributes));
-            return self.export.sample(span, parent);
+            return self.export.sample(span, recorded);
         };
-        let Some(before) = Incoming::read(open, &[]).producer else { return self.export.sample(span, parent) };
+        let Some(before) = Incoming::read(open, &[]).producer else {
+            return self.export.sample(span, recorded);
+        };
         span.trace_id = before.trace_id();
         span.trace_flags = before.trace_flags();
         if parked.lapsed {
@@ -113,13 +116,17 @@ impl Spans {
     }
 }
 
+fn scope<S: Stage>() -> String {
+    format!("waybill.{}", S::FLOW)
+}
+
 /// The spans of the parts of `main`, each with whether it publishes.
 pub(crate) fn parts<S: Stage>(main: &SpanContext, parts: Vec<Part>) -> Vec<(SpanRecord, bool)> {
     let mut rng = rand::rng();
     let mut spans: Vec<(SpanRecord, bool)> = Vec::with_capacity(parts.len());
     for part in parts {
         let within = part.within.and_then(|i| spans.get(i)).map_or_else(|| main.clone(), |(span, _)| span.context());
-        let span = SpanRecord::new(&mut rng, S::NAME, S::FLOW, part.name, part.kind, part.interval.0);
+        let span = SpanRecord::new(&mut rng, S::NAME, scope::<S>(), part.name, part.kind, part.interval.0);
         let mut span = span.under(&within);
         span.end = part.interval.1;
         span.attributes = part.attributes;
@@ -133,6 +140,13 @@ pub(crate) fn parts<S: Stage>(main: &SpanContext, parts: Vec<Part>) -> Vec<(Span
 
 fn event(name: &'static str, time: Timestamp, attributes: Vec<KeyValue>) -> SpanEvent {
     SpanEvent { name: Cow::Borrowed(name), time, attributes }
+}
+
+/// Whether the journey is recorded: by its own context, or, of what a row of an outbox published, by the first stamp of its waybill.
+fn recorded<S: Stage>(item: &Item<S>) -> Option<bool> {
+    let first =
+        || item.work.as_ref().ok()?.event.waybill().stamps().first().map(|stamp| stamp.trace_flags.is_sampled());
+    item.incoming.recorded().or_else(first)
 }
 
 /// Links to every stamp on the waybill, to the producing span where that is another span, and to the failure that was redriven.

@@ -184,6 +184,15 @@ impl Incoming {
         };
         Incoming { producer, origin, baggage: baggage(carrier, allowed_baggage), malformed }
     }
+
+    /// Whether the journey is recorded, as was decided where it began; `None` where no record of it says so.
+    #[must_use]
+    pub fn recorded(&self) -> Option<bool> {
+        // Checked on reading: version 00 has its flags at the end.
+        let sampled = |origin: &String| wire::parse_flags(origin.get(53..55)?).map(|flags| flags.is_sampled());
+        let origin = self.origin.as_ref().and_then(sampled);
+        origin.or_else(|| self.producer.as_ref().map(SpanContext::is_sampled))
+    }
 }
 
 struct One<'a>(&'a str, &'a str);
@@ -243,10 +252,25 @@ mod tests {
     #[test]
     fn a_traceparent_is_read_and_written_alike() {
         let read = Incoming::read(&Headers(vec![("traceparent", GOOD), ("ce_traceparent", GOOD)]), &[]);
-        let span = read.producer.unwrap();
+        let span = read.producer.clone().unwrap();
         assert_eq!(traceparent(span.trace_id(), span.span_id(), span.trace_flags()), GOOD);
         assert_eq!(read.origin.as_deref(), Some(GOOD));
         assert_eq!(read.malformed, 0);
+        assert_eq!(read.recorded(), Some(true));
+    }
+
+    #[test]
+    fn whether_a_journey_is_recorded_was_decided_where_it_began() {
+        let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        for (headers, expected) in [
+            (vec![("traceparent", unsampled), ("ce_traceparent", GOOD)], Some(true)),
+            (vec![("traceparent", GOOD), ("ce_traceparent", unsampled)], Some(false)),
+            (vec![("traceparent", unsampled)], Some(false)),
+            (vec![("traceparent", GOOD), ("ce_traceparent", "rubbish")], Some(true)),
+            (vec![], None),
+        ] {
+            assert_eq!(Incoming::read(&Headers(headers.clone()), &[]).recorded(), expected, "{headers:?}");
+        }
     }
 
     #[test]

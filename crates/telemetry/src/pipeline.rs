@@ -5,17 +5,17 @@
 //! - Closing takes at most [`CLOSE_LIMIT`], whatever the collector does.
 
 use crate::queue::{Bounds, Counts, Dropped, Queue};
-use crate::settings::{TelemetryConfig, TelemetryError, number, only_grpc, resource, sampler, variable};
+use crate::settings::{Sampling, TelemetryConfig, TelemetryError, number, only_grpc, resource, sampling, variable};
 use crate::{SCHEMA_URL, SpanRecord};
 use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TracerProvider};
+use opentelemetry::trace::{TraceFlags, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{MetricExporter, SpanExporter as OtlpSpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{
-    Sampler, SamplingDecision, SdkTracerProvider, ShouldSample, SpanData, SpanExporter, SpanProcessor,
+    SamplingDecision, SdkTracerProvider, ShouldSample, SpanData, SpanExporter, SpanProcessor,
 };
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -41,27 +41,27 @@ const METRIC_INTERVAL: Duration = Duration::from_secs(30);
 pub struct SpanExport {
     queue: Option<Queue>,
     counts: Arc<Counts>,
-    sampler: Sampler,
+    sampling: Sampling,
 }
 
 impl SpanExport {
     /// Hands over stage spans and their children, as far as their traces are sampled. Never waits.
     pub fn finish(&self, mut spans: Vec<SpanRecord>) {
         if let Some(queue) = &self.queue {
-            spans.retain(|span| span.trace_flags.is_sampled());
+            spans.retain(SpanRecord::is_sampled);
             queue.stage(spans);
         }
     }
 
-    /// Decides whether a span is recorded, as `OTEL_TRACES_SAMPLER` says; `parent` is the span of its trace that led here.
-    pub fn sample(&self, span: &mut SpanRecord, parent: Option<&SpanContext>) {
-        let sampled = matches!(self.sampler, Sampler::AlwaysOn) || {
-            let parent = parent.map(|parent| Context::new().with_remote_span_context(parent.clone()));
+    /// Decides whether a span is recorded. `decided` is what was decided where its trace or its journey began, if anybody did:
+    /// a journey is recorded whole, over all its traces, or not at all.
+    pub fn sample(&self, span: &mut SpanRecord, decided: Option<bool>) {
+        let Sampling { root, follows } = &self.sampling;
+        let sampled = decided.filter(|_| *follows).unwrap_or_else(|| {
             let kind = span.kind.to_otel();
-            let result =
-                self.sampler.should_sample(parent.as_ref(), span.trace_id, &span.name, &kind, &span.attributes, &[]);
+            let result = root.should_sample(None, span.trace_id, &span.name, &kind, &span.attributes, &[]);
             result.decision == SamplingDecision::RecordAndSample
-        };
+        });
         span.trace_flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
     }
 
@@ -241,5 +241,5 @@ fn span_export(enabled: bool, resource: &Resource) -> Result<SpanExport, Telemet
         };
         queue = Some(Queue::start(exporter, bounds, counts.clone()).map_err(TelemetryError::Thread)?);
     }
-    Ok(SpanExport { queue, counts, sampler: sampler()? })
+    Ok(SpanExport { queue, counts, sampling: sampling()? })
 }

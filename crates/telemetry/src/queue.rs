@@ -6,9 +6,9 @@
 use crate::SpanRecord;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How spans are gathered.
@@ -51,19 +51,55 @@ impl Counts {
     }
 }
 
+#[derive(Debug)]
 enum Ended {
     Stage(Vec<SpanRecord>),
     Bridged(Box<SpanData>),
-    /// Answered when everything before it was exported or dropped.
-    Flush(Sender<()>),
+}
+
+/// What was handed over and not yet taken. The exporting thread is woken when the first comes and when there is a
+/// request's worth, and for no span between: a gateway hands over one request's spans at a time.
+#[derive(Debug, Default)]
+struct Inbox {
+    ended: Vec<Ended>,
+    /// Spans in it, and those of an unfilled request that the thread holds.
+    spans: usize,
+    /// Answered when everything before them was exported or dropped.
+    flushes: Vec<Sender<()>>,
+    /// Nobody is left who could hand over any.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        // Nothing that can panic happens under the lock.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the exporting thread with the last clone of the queue.
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.inbox().closed = true;
+        self.0.wake.notify_one();
+    }
 }
 
 /// Takes spans and never waits: what does not fit is dropped and counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
-    sender: Sender<Ended>,
+    handle: Arc<Handle>,
     counts: Arc<Counts>,
-    limit: u64,
+    bounds: Bounds,
 }
 
 impl Queue {
@@ -73,34 +109,36 @@ impl Queue {
         bounds: Bounds,
         counts: Arc<Counts>,
     ) -> std::io::Result<Self> {
-        let (sender, receiver) = channel();
-        let export = Export { exporter, bounds, counts: counts.clone(), waiting: Vec::new() };
-        std::thread::Builder::new().name("span export".to_owned()).spawn(move || export.run(&receiver))?;
-        Ok(Queue { sender, counts, limit: bounds.queue })
+        let shared = Arc::new(Shared { inbox: Mutex::default(), wake: Condvar::new() });
+        let export = Export { exporter, bounds, counts: counts.clone(), waiting: Vec::new(), due: None };
+        let inbox = shared.clone();
+        std::thread::Builder::new().name("span export".to_owned()).spawn(move || export.run(&inbox))?;
+        Ok(Queue { handle: Arc::new(Handle(shared)), counts, bounds })
     }
 
     pub(crate) fn stage(&self, mut spans: Vec<SpanRecord>) {
-        let size = |span: &SpanRecord| 1 + span.children.len() as u64;
-        spans.retain(|span| self.admits(size(span)));
+        let size = |span: &SpanRecord| 1 + span.children.len();
+        spans.retain(|span| self.admits(size(span) as u64));
         if !spans.is_empty() {
-            self.send(Ended::Stage(spans));
+            self.hand_over(spans.iter().map(size).sum(), Ended::Stage(spans));
         }
     }
 
     pub(crate) fn bridged(&self, span: SpanData) {
         if self.admits(1) {
-            self.send(Ended::Bridged(Box::new(span)));
+            self.hand_over(1, Ended::Bridged(Box::new(span)));
         }
     }
 
     pub(crate) fn flush(&self, limit: Duration) -> OTelSdkResult {
         let (done, wait) = channel();
-        self.send(Ended::Flush(done));
+        self.handle.0.inbox().flushes.push(done);
+        self.handle.0.wake.notify_one();
         wait.recv_timeout(limit).map_err(|_| OTelSdkError::Timeout(limit))
     }
 
     fn admits(&self, spans: u64) -> bool {
-        if self.counts.queued.fetch_add(spans, Relaxed) + spans <= self.limit {
+        if self.counts.queued.fetch_add(spans, Relaxed) + spans <= self.bounds.queue {
             return true;
         }
         self.counts.queued.fetch_sub(spans, Relaxed);
@@ -108,9 +146,16 @@ impl Queue {
         false
     }
 
-    fn send(&self, ended: Ended) {
-        // The thread lives as long as this sender; were it gone, its spans would be counted as never exported.
-        let _ = self.sender.send(ended);
+    fn hand_over(&self, spans: usize, ended: Ended) {
+        let mut inbox = self.handle.0.inbox();
+        let before = inbox.spans;
+        inbox.ended.push(ended);
+        inbox.spans += spans;
+        let (first, fills) = (before == 0, before < self.bounds.batch && inbox.spans >= self.bounds.batch);
+        drop(inbox);
+        if first || fills {
+            self.handle.0.wake.notify_one();
+        }
     }
 }
 
@@ -118,40 +163,68 @@ struct Export<E> {
     exporter: E,
     bounds: Bounds,
     counts: Arc<Counts>,
+    /// Of a request that is not full.
     waiting: Vec<SpanData>,
+    /// When it leaves nevertheless.
+    due: Option<Instant>,
 }
 
 impl<E: SpanExporter> Export<E> {
-    fn run(mut self, receiver: &Receiver<Ended>) {
-        let mut due = None;
+    fn run(mut self, shared: &Shared) {
         loop {
-            let ended = match due {
-                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => receiver.recv_timeout(Instant::saturating_duration_since(&due, Instant::now())),
-            };
-            match ended {
-                Ok(Ended::Stage(spans)) => {
-                    for span in spans {
-                        self.waiting.extend(span.into_otel());
-                        if self.waiting.len() >= self.bounds.batch {
-                            self.export();
+            let Inbox { ended, flushes, closed, .. } = self.take(shared);
+            for ended in ended {
+                match ended {
+                    Ended::Bridged(span) => self.waiting.push(*span),
+                    Ended::Stage(spans) => {
+                        for span in spans {
+                            self.waiting.extend(span.into_otel());
+                            if self.waiting.len() >= self.bounds.batch {
+                                self.export();
+                            }
                         }
                     }
                 }
-                Ok(Ended::Bridged(span)) => self.waiting.push(*span),
-                Ok(Ended::Flush(done)) => {
-                    self.export();
-                    // Whoever asked may have given up.
-                    let _ = done.send(());
-                }
-                Err(RecvTimeoutError::Timeout) => self.export(),
-                Err(RecvTimeoutError::Disconnected) => return self.export(),
             }
-            due = (!self.waiting.is_empty()).then(|| due.unwrap_or_else(|| Instant::now() + self.bounds.delay));
+            if closed || !flushes.is_empty() || self.due.is_some_and(|due| due <= Instant::now()) {
+                self.export();
+            }
+            for done in flushes {
+                // Whoever asked may have given up.
+                let _ = done.send(());
+            }
+            if closed {
+                return;
+            }
         }
     }
 
+    /// Waits until there is a request's worth or the time of what waits is over.
+    fn take(&mut self, shared: &Shared) -> Inbox {
+        let mut inbox = shared.inbox();
+        inbox.spans += self.waiting.len();
+        self.due = self.due.filter(|_| !self.waiting.is_empty());
+        loop {
+            if inbox.closed || !inbox.flushes.is_empty() || inbox.spans >= self.bounds.batch {
+                break;
+            }
+            if inbox.spans == 0 {
+                inbox = shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let due = *self.due.get_or_insert_with(|| Instant::now() + self.bounds.delay);
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            inbox = shared.wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let closed = inbox.closed;
+        Inbox { closed, ..std::mem::take(&mut *inbox) }
+    }
+
     fn export(&mut self) {
+        self.due = None;
         if self.waiting.is_empty() {
             return;
         }
@@ -173,7 +246,6 @@ mod tests {
     use super::*;
     use crate::SpanKind;
     use opentelemetry::trace::TraceFlags;
-    use std::sync::Mutex;
 
     /// Keeps the sizes of its requests; refuses, or does not answer, while told to.
     #[derive(Clone, Debug, Default)]
@@ -188,8 +260,14 @@ mod tests {
     }
 
     fn span() -> SpanRecord {
-        let mut span =
-            SpanRecord::new(&mut rand::rng(), "pick", "test", "test", SpanKind::Consumer, jiff::Timestamp::UNIX_EPOCH);
+        let mut span = SpanRecord::new(
+            &mut rand::rng(),
+            "pick",
+            "waybill.test",
+            "test",
+            SpanKind::Consumer,
+            jiff::Timestamp::UNIX_EPOCH,
+        );
         span.trace_flags = TraceFlags::SAMPLED;
         span
     }

@@ -218,18 +218,18 @@ pub(crate) fn is_unset(status: &Status) -> bool {
 }
 
 impl SpanRecord {
-    /// A span over `time..time` that begins a trace, not sampled yet; `scope` without `waybill.`.
+    /// A span over `time..time` that begins a trace, not sampled yet; the scope is `waybill.<flow>` or `waybill.<crate>`.
     pub fn new(
         rng: &mut impl Rng,
         stage: &'static str,
-        scope: &str,
+        scope: impl Into<Cow<'static, str>>,
         name: &'static str,
         kind: SpanKind,
         time: Timestamp,
     ) -> Self {
         SpanRecord {
             stage: Cow::Borrowed(stage),
-            scope: Cow::Owned(format!("waybill.{scope}")),
+            scope: scope.into(),
             version: Cow::Borrowed(env!("CARGO_PKG_VERSION")),
             trace_id: TraceId::from(rng.random_range(1..=u128::MAX)),
             span_id: SpanId::from(rng.random_range(1..=u64::MAX)),
@@ -262,6 +262,12 @@ impl SpanRecord {
     #[must_use]
     pub fn context(&self) -> SpanContext {
         SpanContext::new(self.trace_id, self.span_id, self.trace_flags, false, TraceState::default())
+    }
+
+    /// Whether the span is exported.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.trace_flags.is_sampled()
     }
 
     /// When the span begins, UTC.

@@ -102,28 +102,37 @@ pub(crate) fn only_grpc() -> Result<(), TelemetryError> {
     Ok(())
 }
 
-pub(crate) fn sampler() -> Result<Sampler, TelemetryError> {
+/// Which spans are recorded, as `OTEL_TRACES_SAMPLER` says.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampling {
+    /// Decides where nobody has before.
+    pub root: Sampler,
+    /// Whether a decision that was made holds. The specification's `parentbased_` asks the parent of the trace; a stage's trace has
+    /// none, and asks where its journey began.
+    pub follows: bool,
+}
+
+/// `parentbased_always_on` by default, as the specification has it.
+pub(crate) fn sampling() -> Result<Sampling, TelemetryError> {
     let name = "OTEL_TRACES_SAMPLER";
-    let Some(value) = variable(name) else { return Ok(Sampler::AlwaysOn) };
-    match value.as_str() {
-        // A stage's trace has no parent, so the parent-based samplers come down to their root.
-        "always_on" | "parentbased_always_on" => Ok(Sampler::AlwaysOn),
-        "always_off" | "parentbased_always_off" => Ok(Sampler::AlwaysOff),
-        "traceidratio" | "parentbased_traceidratio" => {
-            let arg = variable("OTEL_TRACES_SAMPLER_ARG").unwrap_or_else(|| "1".to_owned());
-            match arg.parse() {
-                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Sampler::TraceIdRatioBased(ratio)),
-                _ => Err(TelemetryError::Setting {
-                    variable: "OTEL_TRACES_SAMPLER_ARG",
-                    value: arg,
-                    supported: "a ratio from 0 to 1",
-                }),
-            }
+    let value = variable(name).unwrap_or_else(|| "parentbased_always_on".to_owned());
+    let root = match value.strip_prefix("parentbased_").unwrap_or(&value) {
+        "always_on" => Sampler::AlwaysOn,
+        "always_off" => Sampler::AlwaysOff,
+        "traceidratio" => Sampler::TraceIdRatioBased(ratio()?),
+        _ => {
+            let supported = "always_on, always_off, traceidratio, or one of these with parentbased_";
+            return Err(TelemetryError::Setting { variable: name, value, supported });
         }
-        _ => Err(TelemetryError::Setting {
-            variable: name,
-            value,
-            supported: "always_on, always_off, traceidratio, or one of these with parentbased_",
-        }),
+    };
+    Ok(Sampling { root, follows: value.starts_with("parentbased_") })
+}
+
+fn ratio() -> Result<f64, TelemetryError> {
+    let name = "OTEL_TRACES_SAMPLER_ARG";
+    let value = variable(name).unwrap_or_else(|| "1".to_owned());
+    match value.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err(TelemetryError::Setting { variable: name, value, supported: "a ratio from 0 to 1" }),
     }
 }

@@ -124,6 +124,9 @@ fn end(
     source: Source,
     found: &Result<Option<Level>, Problem>,
 ) {
+    if !span.is_sampled() {
+        return;
+    }
     span.attributes.reserve_exact(5);
     span.attributes.push(KeyValue::new("product.id", product.to_owned()));
     span.attributes.push(KeyValue::new("inventory.requested_quantity", quantity));

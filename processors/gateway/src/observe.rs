@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
+use opentelemetry::trace::SpanContext;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use waybill_spine::system_clock;
@@ -40,12 +41,15 @@ pub(crate) struct Came {
 impl Came {
     /// A span that is a part of this one, or of a part of it, begun now.
     pub(crate) fn begin(&self, name: &'static str, kind: SpanKind, parent: Option<&SpanRecord>) -> SpanRecord {
-        let span = SpanRecord::new(&mut rand::rng(), STAGE, scope(), name, kind, system_clock());
+        let span = SpanRecord::new(&mut rand::rng(), STAGE, SCOPE, name, kind, system_clock());
         span.under(&parent.unwrap_or(&self.span).context())
     }
 
     /// Ends such a span.
     pub(crate) fn end(&self, mut span: SpanRecord) {
+        if !span.is_sampled() {
+            return;
+        }
         span.end = system_clock();
         self.within.lock().unwrap_or_else(PoisonError::into_inner).push(span);
     }
@@ -53,11 +57,6 @@ impl Came {
     fn taken(&self) -> Vec<SpanRecord> {
         std::mem::take(&mut self.within.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// As a span's maker wants it.
-fn scope() -> &'static str {
-    SCOPE.trim_start_matches("waybill.")
 }
 
 /// Headers of a request; the first value of a name counts.
@@ -87,32 +86,33 @@ impl Observe {
         let incoming = Incoming::read(&Headers(request.headers()), &self.baggage);
         let route: Option<Arc<str>> = request.extensions().get::<MatchedPath>().map(|path| path.as_str().into());
         let method = known(request.method());
-        let verb = if method == "_OTHER" { "HTTP" } else { method };
-        let name = route.as_ref().map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
-        let mut span = SpanRecord::new(&mut rand::rng(), STAGE, scope(), "", SpanKind::Server, system_clock());
-        span.name = name.into();
-        span.attributes.reserve_exact(6);
-        span.attributes.push(KeyValue::new("http.request.method", method));
-        span.attributes.push(KeyValue::new("url.scheme", "http"));
-        span.attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
-        let shared = span.attributes.clone();
-        span.attributes.push(KeyValue::new("url.path", told(request.uri().path()).to_owned()));
+        let mut span = SpanRecord::new(&mut rand::rng(), STAGE, SCOPE, "", SpanKind::Server, system_clock());
         self.place(&mut span, &incoming);
+        // What may change something may publish its span, recorded or not.
+        let told = span.is_sampled() || !request.method().is_safe();
+        if told {
+            let verb = if method == "_OTHER" { "HTTP" } else { method };
+            span.name = route.as_ref().map_or_else(|| verb.into(), |route| format!("{verb} {route}").into());
+        }
+        let mut shared = Vec::with_capacity(5);
+        shared.push(KeyValue::new("http.request.method", method));
+        shared.push(KeyValue::new("url.scheme", "http"));
+        shared.extend(route.map(|route| KeyValue::new("http.route", route)));
+        if told {
+            span.attributes.reserve_exact(6);
+            span.attributes.extend_from_slice(&shared);
+            span.attributes.push(KeyValue::new("url.path", tellable(request.uri().path()).to_owned()));
+        }
         let came = Arc::new(Came { span, incoming, within: Mutex::default() });
         Seen { came: Some(came), shared, begun: Instant::now(), status: None, observe: self.clone() }
     }
 
-    /// The caller decides that a trace is not sampled, our own sampler whether one that is stays so.
+    /// The caller's decision holds for what it leads to.
     fn place(&self, span: &mut SpanRecord, incoming: &Incoming) {
-        match &incoming.producer {
-            None => self.spans.sample(span, None),
-            Some(caller) => {
-                *span = span.clone().under(caller);
-                if caller.is_sampled() {
-                    self.spans.sample(span, Some(caller));
-                }
-            }
+        if let Some(caller) = &incoming.producer {
+            *span = span.clone().under(caller);
         }
+        self.spans.sample(span, incoming.producer.as_ref().map(SpanContext::is_sampled));
     }
 }
 
@@ -122,7 +122,7 @@ fn known(method: &Method) -> &'static str {
 }
 
 /// The path as far as it is of ids: where a stranger writes anything else, it may be anything, an address for example.
-fn told(path: &str) -> &str {
+fn tellable(path: &str) -> &str {
     let of_ids = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
     let known = match path.find(|c| !of_ids(c)) {
         Some(end) => &path[..path[..end].rfind('/').map_or(0, |slash| slash + 1)],
@@ -151,23 +151,24 @@ impl Drop for Seen {
         // What goes on when the request is over still has it.
         let mut span = Arc::try_unwrap(came).map_or_else(|came| came.span.clone(), |came| came.span);
         let status = self.status.or_else(|| std::thread::panicking().then_some(StatusCode::INTERNAL_SERVER_ERROR));
-        let mut outcome = Vec::with_capacity(2);
+        let mut attributes = std::mem::take(&mut self.shared);
+        let known = attributes.len();
         match status {
             Some(status) => {
-                outcome.push(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+                attributes.push(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
                 if status.is_server_error() {
-                    outcome.push(KeyValue::new("error.type", status.as_str().to_owned()));
+                    attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
                     span.status = Status::Error(String::new());
                 }
             }
             // The client went away.
-            None => outcome.push(KeyValue::new("error.type", "canceled")),
+            None => attributes.push(KeyValue::new("error.type", "canceled")),
         }
-        span.attributes.extend(outcome.iter().cloned());
-        span.end = system_clock();
-        self.observe.spans.finish(within.into_iter().chain([span]).collect());
-        let mut attributes = std::mem::take(&mut self.shared);
-        attributes.extend(outcome);
+        if span.is_sampled() {
+            span.attributes.extend_from_slice(&attributes[known..]);
+            span.end = system_clock();
+            self.observe.spans.finish(within.into_iter().chain([span]).collect());
+        }
         self.observe.duration.record(self.begun.elapsed().as_secs_f64(), &attributes);
     }
 }
@@ -211,8 +212,8 @@ mod tests {
             ("/", "/"),
             ("*", ""),
         ] {
-            assert_eq!(told(path), expected);
+            assert_eq!(tellable(path), expected);
         }
-        assert_eq!(told(&format!("/{}", "x".repeat(999))).len(), PATH);
+        assert_eq!(tellable(&format!("/{}", "x".repeat(999))).len(), PATH);
     }
 }

@@ -5,8 +5,8 @@ use crate::shop::{MoneySchema, PriceSchema, Shop};
 use crate::{availability, carts, checkout, contacts, demand, observe, orders, products, subscriptions, unsubscribe};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router, middleware};
-use std::sync::Arc;
+use axum::{Router, middleware};
+use std::sync::LazyLock;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
@@ -15,19 +15,15 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// The document, as it is served.
-#[derive(Clone)]
-struct Document(Arc<str>);
+/// The document, as it is served. It is of text, numbers and lists: serialising cannot fail.
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| serde_json::to_string(&openapi()).unwrap_or_default());
 
 /// All routes with what stands around them.
 pub(crate) fn router(shop: Shop) -> Router {
-    let (router, document) = described();
-    // A document of text, numbers and lists: serialising cannot fail.
-    let json: Arc<str> = serde_json::to_string(&document).unwrap_or_default().into();
-    router
+    described()
+        .0
         .fallback(async || Problem::from(Kind::NotFound))
         .method_not_allowed_fallback(async || Problem::from(Kind::MethodNotAllowed))
-        .layer(Extension(Document(json)))
         .layer(middleware::from_fn_with_state(shop.clone(), observe::every))
         .with_state(shop)
 }
@@ -128,6 +124,6 @@ fn problem(status: &str, response: &mut Documented) {
 /// This document.
 #[utoipa::path(get, operation_id = "getOpenapi", path = "/api/openapi.json",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)))]
-async fn document(Extension(Document(json)): Extension<Document>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response()
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
