@@ -208,8 +208,10 @@ async fn people_on_call_see_a_checkout_that_hangs_and_end_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_goes_from_customers_to_a_journey() {
+    let mails = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_waybill"))
-        .args(["demo", "--orders", "60"])
+        .args(["demo", "--orders", "60", "--mails"])
+        .arg(mails.path())
         .env("OTEL_SDK_DISABLED", "true")
         .output()
         .unwrap();
