@@ -1,9 +1,9 @@
 //! The command line.
 
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::exit::{self, Ended};
 use crate::{
-    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, report, restock, run, saga, stock,
+    bins, checkouts, dead, demand, demo, lag, late, notify, produce, replay, report, restock, run, saga, shell, stock,
     subscribers, topics, trace, vapid,
 };
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -75,9 +75,15 @@ enum Command {
     /// Look at the mails that customers get
     #[command(subcommand)]
     Notify(notify::Command),
+    /// Show the settings in force, and where each comes from
+    Config(config::Args),
     /// Fill and inspect the warehouse's bins
     #[command(subcommand)]
     Bins(bins::Command),
+    /// Print the script that completes commands and options in a shell
+    Completions(shell::Completions),
+    /// Write manual pages
+    Man(shell::ManArgs),
     /// Make the key that web push is signed with, and print its public half for the browser
     Vapid(vapid::Args),
 }
@@ -134,9 +140,9 @@ pub enum Role {
 impl Args {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Ended> {
-        let Settings { config, brokers, database, prefix } = self.settings;
+        let Settings { config: config_file, brokers, database, prefix } = self.settings;
         let overrides = Overrides { brokers, database, prefix };
-        let config = || Config::load(config.as_deref(), &overrides);
+        let config = || Config::load(config_file.as_deref(), &overrides);
         match self.command {
             Command::Demo(args) => demo::demo(&args),
             Command::Run(args) => run::run(&config()?, &args),
@@ -157,7 +163,10 @@ impl Args {
             Command::Saga(command) => saga::saga(&config()?, &command),
             Command::Topics(command) => topics::topics(&config()?, &command),
             Command::Notify(command) => notify::notify(&config()?, &command),
+            Command::Config(config::Args { .. }) => config::print(config_file.as_deref(), &overrides),
             Command::Bins(command) => bins::bins(&config()?, &command),
+            Command::Completions(args) => shell::completions(&args),
+            Command::Man(args) => shell::man(&args),
             Command::Vapid(args) => vapid::vapid(&config()?, &args),
         }
     }

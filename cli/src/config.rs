@@ -1,10 +1,15 @@
 //! Settings: defaults, then a TOML file, then `WAYBILL_*` variables, then flags. A wrong value ends the start and
 //! names its key.
 
+mod print;
+mod sources;
+
+pub use print::{Args, print};
+pub use sources::Overrides;
+
 use crate::args::Role;
 use anyhow::Context;
 use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 use waybill_mail::unsubscribe::Unsubscribe;
 use waybill_payment::simulator::SimulatorSettings;
-use waybill_spine::{KafkaConfig, Policy};
+use waybill_spine::{KafkaConfig, Policy, STALL};
 use waybill_telemetry::TelemetryConfig;
 use waybill_topics::{Catalogue, Retention};
 
@@ -41,17 +46,17 @@ pub struct Config {
     pub restock: waybill_notifications::RestockSettings,
     /// How many are told of it at once, and how fast.
     pub fanout: waybill_notifications::FanoutSettings,
-    /// The payment provider; read, never written.
-    #[serde(skip_serializing, default)]
+    /// The payment provider; its secrets are read, never written.
+    #[serde(default)]
     pub payment: waybill_payment::Settings,
-    /// The mail server and the texts; read, never written.
-    #[serde(skip_serializing, default)]
+    /// The mail server and the texts.
+    #[serde(default)]
     pub mail: waybill_mail::Settings,
-    /// The push services; read, never written.
-    #[serde(skip_serializing, default)]
+    /// The push services.
+    #[serde(default)]
     pub push: waybill_push::Settings,
-    /// Links that end a subscription, and what signs them; read, never written.
-    #[serde(skip_serializing, default)]
+    /// Links that end a subscription, and what signs them.
+    #[serde(default)]
     pub unsubscribe: waybill_mail::unsubscribe::Settings,
     /// What messages say of the shop.
     pub shop: waybill_notifications::Shop,
@@ -59,8 +64,8 @@ pub struct Config {
     pub rates: waybill_notifications::Rates,
     /// The payment simulator.
     pub simulator: Simulator,
-    /// The operators' pages; read, never written.
-    #[serde(skip_serializing, default)]
+    /// The operators' pages.
+    #[serde(default)]
     pub pages: waybill_pages::Settings,
 }
 
@@ -129,23 +134,15 @@ struct Telemetry {
     traceurl: Option<String>,
 }
 
-/// Where `/livez` and `/readyz` are served.
+/// Where `/livez` and `/readyz` are served, and when a process counts as stuck.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     /// Port 0 takes a free one; the log says which.
     pub listen: SocketAddr,
-}
-
-/// What the command line says.
-#[derive(Debug, Default)]
-pub struct Overrides {
-    /// `kafka.bootstrap.servers`.
-    pub brokers: Option<String>,
-    /// `database.url`.
-    pub database: Option<String>,
-    /// `topics.prefix`.
-    pub prefix: Option<String>,
+    /// A process whose loop has not turned for so long ends.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::required")]
+    pub stall: Duration,
 }
 
 impl Default for Config {
@@ -159,7 +156,7 @@ impl Default for Config {
                 retention: "400d".to_owned(),
             },
             telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new(), traceurl: None },
-            health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
+            health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)), stall: STALL },
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
             gateway: waybill_gateway::Settings::default(),
             checkout: waybill_checkout::Settings::default(),
@@ -190,28 +187,13 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, an unknown key, or a value that means nothing.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Self> {
-        if let Some(file) = file {
-            anyhow::ensure!(file.exists(), "settings file {} does not exist", file.display());
-        }
-        // Without an exact path figment would look for the file in the parent folders too.
-        let file = file.unwrap_or(Path::new("waybill.toml"));
-        let file = if file.exists() { Toml::file_exact(file) } else { Toml::string("") };
-        // A key holds no underscore, so each one in a variable's name is a dot.
-        let mut sources = Figment::from(Serialized::defaults(Config::default()))
-            .merge(file)
-            .merge(Env::prefixed("WAYBILL_").filter(|key| !key.starts_with("TEST_")).split("_"));
-        let flags = [
-            ("kafka.bootstrap.servers", &overrides.brokers),
-            ("database.url", &overrides.database),
-            ("topics.prefix", &overrides.prefix),
-        ];
-        for (key, value) in flags {
-            if let Some(value) = value {
-                sources = sources.merge(Serialized::default(key, value));
-            }
-        }
+        Config::from_sources(&sources::all(file, overrides)?)
+    }
+
+    fn from_sources(sources: &Figment) -> anyhow::Result<Self> {
         let config: Config = sources.extract().context("the settings are wrong")?;
         config.retention()?;
+        anyhow::ensure!(config.health.stall >= Duration::from_secs(1), "health.stall must be a second or more");
         config.checkout.check()?;
         config.restock.check()?;
         config.fanout.check()?;
@@ -358,6 +340,7 @@ mod tests {
             for (content, named) in [
                 ("[database]\nurll = 'x'", "urll"),
                 ("[health]\nlisten = 'nowhere'", "health.listen"),
+                ("[health]\nstall = '0s'", "health.stall"),
                 ("[database]\nretention = 'long'", "database.retention"),
                 ("[checkout]\nhold = 'long'", "checkout.hold"),
                 ("[checkout]\nhold = '10m'", "checkout.hold"),

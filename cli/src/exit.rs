@@ -7,7 +7,7 @@ pub const HELP: &str = "\
 Exit codes:
   0  done
   1  failed; the message says what to do
-  2  wrong usage
+  2  wrong usage; of `topics plan`: the cluster is not as declared
   3  done in part: what did not go through is listed
   4  not found";
 
@@ -16,6 +16,8 @@ Exit codes:
 pub enum Ended {
     /// As asked.
     Done,
+    /// What was compared is not the same.
+    Differs,
     /// Some of it did not go through.
     InPart,
     /// What was asked for does not exist.
@@ -26,6 +28,7 @@ pub enum Ended {
 pub fn report(result: anyhow::Result<Ended>) -> ExitCode {
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Differs) => ExitCode::from(2),
         Ok(Ended::InPart) => ExitCode::from(3),
         Ok(Ended::NotFound) => ExitCode::from(4),
         Err(error) => {

@@ -42,6 +42,9 @@ fn table(lags: &[StageLag]) -> String {
         for topic in &lag.missing {
             let _ = writeln!(text, "    there is no topic {topic}: run `waybill topics apply`");
         }
+        for partition in &lag.leaderless {
+            let _ = writeln!(text, "    no broker leads {partition}: nobody knows what waits there");
+        }
         if !lag.committed && lag.records > 0 {
             let _ = writeln!(text, "    has never committed: it will begin with the first record there is");
         }

@@ -1,6 +1,7 @@
 //! Waybill: event-driven stream processors on Kafka for a shop's order flow. One binary, one subcommand a role.
 
 mod args;
+mod behind;
 mod bins;
 mod catalogue;
 mod checkouts;
@@ -22,6 +23,7 @@ mod report;
 mod restock;
 mod run;
 mod saga;
+mod shell;
 mod stock;
 mod subscribers;
 mod topics;

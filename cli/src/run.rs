@@ -44,7 +44,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     let result = runtime.block_on(async {
         let policy = config.policy(&Catalogue::built_in()?)?;
         let kafka = config.kafka();
-        let mut running = Running::new(kafka, Health::default(), shutdown, policy);
+        let mut running = Running::new(kafka, Health::new(config.health.stall), shutdown, policy);
         if roles.iter().any(|role| *role != Role::PaymentSimulator) {
             running.store = Some(open_store(config, &running.shutdown).await?);
             running.check_topics(&roles).await?;
@@ -209,6 +209,7 @@ impl Running {
     /// Waits for the stages to end, then for their telemetry; both for so long and no longer.
     pub fn wait(self) -> anyhow::Result<Ended> {
         let mut result = Ok(Ended::Done);
+        let mut watch = self.health.watch();
         let mut deadline = None;
         let mut left = self.left;
         while left > 0 {
@@ -219,7 +220,14 @@ impl Running {
                         result = Err(error.context(format!("{stage} ended")));
                     }
                 }
-                Err(_) if !self.shutdown.requested() => {}
+                Err(_) if !self.shutdown.requested() => {
+                    if let Some((stage, quiet)) = watch.stuck() {
+                        // Its thread cannot be ended, only the process can; the others finish what they have in hand.
+                        result = Err(stuck(stage, quiet));
+                        left -= 1;
+                        self.shutdown.request();
+                    }
+                }
                 Err(_) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + STOP);
                     if Instant::now() > deadline {
@@ -241,6 +249,14 @@ impl Running {
         }
         result
     }
+}
+
+fn stuck(stage: &str, quiet: Duration) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{stage} is stuck: its loop has not turned for {} s (health.stall). The process ends, so that its supervisor starts it \
+         again; nothing is lost, what was in hand comes again",
+        quiet.as_secs()
+    )
 }
 
 fn tell_dropped(role: &'static str, Dropped { queue_full, export_failed }: Dropped) {

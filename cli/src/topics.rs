@@ -10,6 +10,8 @@ use waybill_topics::{Catalogue, Change};
 pub enum Command {
     /// Create what is missing and set what is declared; never deletes, never grows a keyed topic
     Apply(Apply),
+    /// Say what apply would do, and which topics nobody declared; ends with 2 where the cluster differs
+    Plan,
     /// The declared topics, and how they stand on the cluster
     List,
 }
@@ -25,18 +27,20 @@ pub struct Apply {
     partitions: Option<i32>,
 }
 
-fn tell(change: &Change) {
+/// `created` and `configured`, or the same words for what would be done.
+fn tell(change: &Change, (created, configured): (&str, &str)) {
     match change {
         Change::Created { topic, partitions, replication } => {
-            println!("created     {topic} ({partitions} partitions, replication {replication})");
+            println!("{created:<11} {topic} ({partitions} partitions, replication {replication})");
         }
         Change::Configured { topic, settings } => {
             for setting in settings {
                 let from = setting.from.as_deref().unwrap_or("?");
-                println!("configured  {topic}: {} {from} → {}", setting.key, setting.to);
+                println!("{configured:<11} {topic}: {} {from} → {}", setting.key, setting.to);
             }
         }
         Change::Differs { topic, difference } => println!("differs     {topic} {difference}; left as it is"),
+        Change::Unknown { topic } => println!("unknown     {topic}: nobody declared it; apply leaves it"),
         Change::Unchanged { topic } => println!("unchanged   {topic}"),
     }
 }
@@ -52,9 +56,21 @@ pub fn topics(config: &Config, command: &Command) -> anyhow::Result<Ended> {
             let admin = kafka.admin();
             let apply = waybill_topics::apply(&admin, &catalogue, &kafka.prefix, *replication, *partitions);
             let changes = runtime.block_on(apply)?;
-            changes.iter().for_each(tell);
+            changes.iter().for_each(|change| tell(change, ("created", "configured")));
             let differs = changes.iter().any(|c| matches!(c, Change::Differs { .. }));
             Ok(if differs { Ended::InPart } else { Ended::Done })
+        }
+        Command::Plan => {
+            let changes = runtime.block_on(waybill_topics::plan(&kafka.admin(), &catalogue, &kafka.prefix))?;
+            let differing = || changes.iter().filter(|change| !matches!(change, Change::Unchanged { .. }));
+            differing().for_each(|change| tell(change, ("create", "configure")));
+            match differing().count() {
+                0 => {
+                    println!("the cluster is as declared: {} topics", changes.len());
+                    Ok(Ended::Done)
+                }
+                _ => Ok(Ended::Differs),
+            }
         }
         Command::List => {
             let listings = runtime.block_on(waybill_topics::list(&kafka.admin(), &catalogue, &kafka.prefix))?;

@@ -1,6 +1,9 @@
 //! What the commands say and how they end.
 
 use crate::shop::{LIMIT, Shop};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -193,4 +196,101 @@ async fn the_demo_goes_from_customers_to_a_journey() {
     for part in ["refused  declined", "of 60 checkouts shipped", "Order ", "shipping.dispatch"] {
         assert!(printed.contains(part), "{part} is missing:\n{printed}{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_what_differs_and_changes_nothing() {
+    let Some(shop) = Shop::open("plan", 1).await else { return };
+    let plan = || {
+        let output = shop.command(&["topics", "plan"]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = plan();
+    assert!(code == Some(0) && text.contains("the cluster is as declared"), "{text}");
+
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &shop.bootstrap).create().unwrap();
+    let (options, topic) = (AdminOptions::new(), |name: &str| shop.scope.topic(name));
+    admin.delete_topics(&[&topic("orders.short"), &topic("orders.cancelled")], &options).await.unwrap();
+    // Another retention, fewer partitions, and a topic that nobody declared.
+    let name = topic("orders.packed");
+    let mut short = AlterConfig::new(ResourceSpecifier::Topic(&name));
+    short.entries.insert("retention.ms", "1000");
+    admin.alter_configs([&short], &options).await.unwrap();
+    eventually("a topic is gone", LIMIT, async || match waybill_harness::topics(&shop.bootstrap, &name) {
+        Ok(_) => match waybill_harness::topics(&shop.bootstrap, &topic("orders.cancelled")) {
+            Ok(left) if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        },
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    shop.scope.create_topics(&[("orders.cancelled", 2), ("orders.forgotten", 1)]).await.unwrap();
+    let differing = [
+        format!("create      {} (6 partitions, replication broker)", topic("orders.short")),
+        format!("configure   {name}: retention.ms 1000 → 31536000000"),
+        format!("differs     {} has 2 partitions, 6 are declared", topic("orders.cancelled")),
+        format!("unknown     {}", topic("orders.forgotten")),
+    ];
+    // A broker learns of what was changed a moment later.
+    let text = eventually("all of it is told", LIMIT, async || match plan() {
+        (Some(2), text) if differing.iter().all(|line| text.contains(line)) => Ok(text),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert!(!text.contains("orders.new"), "what is as declared is not told: {text}");
+    assert_eq!(plan(), (Some(2), text), "it changes nothing");
+
+    let applied = shop.command(&["topics", "apply"]);
+    assert_eq!(applied.status.code(), Some(3), "partitions are left");
+    let (code, text) = plan();
+    assert_eq!((code, text.contains("create "), text.contains("configure ")), (Some(2), false, false), "{text}");
+    assert!(text.contains("has 2 partitions") && text.contains("orders.forgotten"), "{text}");
+}
+
+/// The binary alone, in a folder of its own.
+fn alone(folder: &std::path::Path, args: &[&str], envs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_waybill"));
+    let output = command.args(args).envs(envs.iter().copied()).current_dir(folder).output().unwrap();
+    (output.status.code(), [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat())
+}
+
+#[test]
+fn settings_are_shown_with_their_source_and_without_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "[payment]\nkey = \"canary-1\"\n[kafka]\nsasl.password = \"canary-2\"\nacks = \"all\"\n";
+    std::fs::write(folder.path().join("waybill.toml"), file).unwrap();
+    let envs = [("WAYBILL_DATABASE_URL", "postgres://shop:canary-3@db/shop"), ("WAYBILL_MAIL_PASSWORD", "canary-4")];
+    let (code, text) = alone(folder.path(), &["config", "--print", "--brokers", "kafka:9"], &envs);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "bootstrap.servers = \"kafka:9\"  # --brokers",
+        "url = \"postgres://shop:redacted@db/shop\"  # WAYBILL_DATABASE_URL",
+        "# password = redacted  # WAYBILL_MAIL_PASSWORD",
+        "retention = \"400d\"  # default",
+    ] {
+        assert!(text.contains(line), "{line} is missing:\n{text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("acks = \"all\"") && line.contains("waybill.toml")), "{text}");
+
+    let (code, text) = alone(folder.path(), &["config", "--print"], &[("WAYBILL_HTTP_LISTEN", "nowhere")]);
+    assert!(code == Some(1) && text.to_lowercase().contains("http.listen"), "{text}");
+}
+
+#[test]
+fn shells_and_readers_get_what_the_command_line_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (shell, part) in
+        [("bash", "complete -F _waybill"), ("zsh", "#compdef waybill"), ("fish", "complete -c waybill")]
+    {
+        let (code, script) = alone(folder.path(), &["completions", shell], &[]);
+        assert!(code == Some(0) && script.contains(part) && script.contains("redrive"), "{shell}: {script}");
+    }
+    let (code, page) = alone(folder.path(), &["man"], &[]);
+    assert!(code == Some(0) && page.contains(".TH waybill 1") && page.contains("Exit codes"), "{page}");
+    let pages = folder.path().join("man");
+    assert_eq!(alone(folder.path(), &["man", pages.to_str().unwrap()], &[]).0, Some(0));
+    let page = std::fs::read_to_string(pages.join("waybill-dead-redrive.1")).unwrap();
+    assert!(page.contains("dry\\-run"), "{page}");
 }

@@ -1,6 +1,7 @@
 //! The platform goes away and comes back.
 
 use crate::shop::{LIMIT, Shop};
+use sqlx::Connection as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -59,6 +60,31 @@ async fn stages_pause_while_the_database_is_away_and_lose_nothing() {
     shop.until_committed("ship", "orders.packed").await;
     shop.check(700, 400 * 1_000).await;
     drop(database);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_loop_is_stuck_ends_and_the_next_one_goes_on() {
+    let Some(mut shop) = Shop::open("stuck", 1_000).await else { return };
+    shop.set("WAYBILL_HEALTH_STALL", "3s");
+    let mut process = shop.run(&["fulfilment"]);
+    until_health(&process, "/readyz", 200).await;
+    // A statement that waits longer than a loop may take for a turn.
+    let mut holder = sqlx::PgConnection::connect(&shop.database).await.unwrap();
+    let mut lock = holder.begin().await.unwrap();
+    sqlx::raw_sql("lock table picks in access exclusive mode").execute(&mut *lock).await.unwrap();
+    shop.done(&["produce", "orders", "--count", "50", "--seed", "76"]);
+    let status = process.wait(LIMIT).await.unwrap();
+    let log = process.log().unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("pick is stuck: its loop has not turned for"), "{log}");
+    lock.rollback().await.unwrap();
+
+    // What a supervisor does.
+    shop.set("WAYBILL_HEALTH_STALL", "60s");
+    let _process = shop.run(&["fulfilment"]);
+    shop.until("orders.shipped", 50).await;
+    shop.until_committed("ship", "orders.packed").await;
+    shop.check(50, 400 * 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,10 @@
 //! How far stages are behind, as told from outside.
 
-use crate::shop::Shop;
+use crate::shop::{LIMIT, Shop};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::process::Command;
+use waybill_harness::{Collector, Kind, Point, eventually};
 
 const ORDERS: usize = 30;
 
@@ -75,6 +76,28 @@ async fn what_waits_for_a_stage_is_told_by_partition_with_the_age_of_the_oldest(
         let record = &of_partition[of_partition.len() - records as usize];
         assert_eq!(oldest.unwrap().as_millisecond(), record.timestamp_ms.unwrap(), "{partition}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_tells_how_long_records_wait_for_a_stage_that_does_not_run() {
+    let Some(mut shop) = Shop::open("oldest", 10).await else { return };
+    let collector = Collector::start().unwrap();
+    shop.export_to(&collector.endpoint());
+    shop.set("WAYBILL_HTTP_LISTEN", "127.0.0.1:0");
+    let _gateway = shop.run(&["gateway"]);
+    shop.done(&["produce", "orders", "--count", "20", "--seed", "5"]);
+    let partitions = standing(&shop, "orders.new", |records| records).len();
+    let metric = eventually("the age is told", LIMIT, async || {
+        let Some(metric) = collector.metric("waybill.consumer.oldest_age") else { return Err("nothing".to_owned()) };
+        let of = |point: &&Point| point.attributes["stage"] == "pick" && point.attributes["topic"] == "orders.new";
+        let waiting = metric.points.iter().filter(of).filter(|point| point.value > 0.0).count();
+        if waiting == partitions { Ok(metric) } else { Err(format!("{waiting} partitions wait: {:?}", metric.points)) }
+    })
+    .await;
+    crate::telemetry::metric_keeps_contract(&metric);
+    assert_eq!((metric.unit.as_str(), metric.kind), ("s", Kind::Gauge));
+    let idle = metric.points.iter().filter(|point| point.attributes["stage"] == "ship");
+    assert!(idle.clone().count() > 0 && idle.clone().all(|point| point.value == 0.0), "nothing waits for ship");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use super::{Running, tell_dropped};
 use crate::args::Role;
+use crate::behind;
 use crate::config::Config;
 use anyhow::Context;
 use std::collections::BTreeSet;
@@ -146,6 +147,7 @@ impl Running {
         if self.telemetry.is_empty() {
             telemetry.bridge();
         }
+        behind::tell(&telemetry, self.kafka.clone())?;
         let listener = TcpListener::bind(listen).await.context("http.listen")?;
         let address = listener.local_addr()?;
         let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());

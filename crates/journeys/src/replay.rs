@@ -126,7 +126,7 @@ impl Replay {
 /// Ends early where nobody takes batches any more: the writer has failed and says so.
 fn read(mut topics: Topics, orders: &[String], sender: &Sender<Batch>) -> Result<Vec<Gone>, JourneysError> {
     let mut batch = Batch::default();
-    while let Some(record) = topics.next()? {
+    while let Some(record) = topics.read()? {
         batch.take(&record, orders);
         if batch.records as usize >= BATCH || batch.bytes >= BYTES {
             batch.read_to = topics.read_to();

@@ -176,7 +176,7 @@ impl Topics {
     ///
     /// # Errors
     /// The brokers stopped answering.
-    pub fn next(&mut self) -> Result<Option<Record>, JourneysError> {
+    pub fn read(&mut self) -> Result<Option<Record>, JourneysError> {
         while self.left > 0 {
             let Some(message) = self.consumer.poll(Duration::from_millis(100)) else {
                 if self.heard.elapsed() > SILENCE {

@@ -2,7 +2,7 @@
 
 use crate::address::Mailbox;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use url::Url;
 
 /// Settings of [`crate::Smtp`], [`crate::Composer`] and [`crate::Templates`]. A settings key is one word, as it stands in a
 /// variable's name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `url`: `smtps://host` (TLS from the start, port 465), `smtp+starttls://host` (TLS required, port 587) or
@@ -19,6 +19,7 @@ pub struct Settings {
     /// `user`: whom to log in as; nobody where it is absent.
     pub user: Option<String>,
     /// `password`: of the user. Either this or the file.
+    #[serde(skip_serializing)]
     pub password: Option<SecretString>,
     /// `passwordfile`: a file that holds the password and nothing else.
     #[serde(rename = "passwordfile")]

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::fmt;
 use std::path::PathBuf;
@@ -22,12 +22,13 @@ const SIGNATURE: usize = 16;
 const SHORTEST_SECRET: usize = 32;
 
 /// Where the links lead and what signs them. A settings key is one word, as it stands in a variable's name.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `url`: what stands before the token, for example `https://shop.example/unsubscribe`.
     pub url: String,
     /// `keys`: `id:secret`, several with commas between them, the signing one first. Either this or the file.
+    #[serde(skip_serializing)]
     pub keys: Option<SecretString>,
     /// `keysfile`: a file that holds the keys, one a line.
     #[serde(rename = "keysfile")]

@@ -26,6 +26,8 @@ pub struct StageLag {
     pub committed: bool,
     /// Topics that the stage reads and the cluster does not have, with the deployment's prefix.
     pub missing: Vec<String>,
+    /// Partitions that no broker leads, as `topic/partition`: nobody knows what waits there.
+    pub leaderless: Vec<String>,
     /// What waits, over all partitions.
     pub records: i64,
     /// How long the oldest of it has waited, in seconds, by the record's own timestamp; none where nothing waits.
@@ -75,14 +77,18 @@ fn ask(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<
     let mut lags = Vec::new();
     for stage in stages {
         let group = format!("{}waybill.{stage}", kafka.prefix);
-        let (mut partitions, mut missing) = (Vec::new(), Vec::new());
+        let (mut partitions, mut missing, mut leaderless) = (Vec::new(), Vec::new(), Vec::new());
         for topic in catalogue.consumed_by(stage) {
             let full = format!("{}{}", kafka.prefix, topic.name);
             let of_topic = partitions_of(&metadata, &full);
             if of_topic.is_empty() {
                 missing.push(full.clone());
             }
-            for partition in of_topic {
+            for (partition, led) in of_topic {
+                if !led {
+                    leaderless.push(format!("{full}/{partition}"));
+                    continue;
+                }
                 let key = (full.clone(), partition);
                 if !marks.contains_key(&key) {
                     marks.insert(key.clone(), consumer.fetch_watermarks(&full, partition, ANSWER)?);
@@ -110,15 +116,17 @@ fn ask(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<
             age_s: None,
             group,
             missing,
+            leaderless,
             partitions,
         });
     }
     Ok(lags)
 }
 
-fn partitions_of(metadata: &Metadata, topic: &str) -> Vec<i32> {
+/// Each with whether somebody leads it.
+fn partitions_of(metadata: &Metadata, topic: &str) -> Vec<(i32, bool)> {
     let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
-    found.map(|topic| topic.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default()
+    found.map(|topic| topic.partitions().iter().map(|p| (p.id(), p.leader() >= 0)).collect()).unwrap_or_default()
 }
 
 /// What a group has committed, of these partitions.

@@ -264,7 +264,7 @@ pub(crate) fn each(
         }
         Err(error) => return Err(error.into()),
     };
-    while let Some(record) = reader.next()? {
+    while let Some(record) = reader.read()? {
         take(record);
     }
     Ok(reader.absent)
@@ -310,7 +310,6 @@ fn read(record: &Record, decided: &HashMap<String, State>) -> Result<Letter, Str
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop here")]
     use super::*;
 
     #[test]

@@ -35,7 +35,9 @@ pub fn redrive(
     each_moved(kafka, letters, progress, |record, letter| {
         let mut content = DeadLetter::redriven(&record.content).ok()?;
         content.push_text("redriven_by", by);
-        Some(Message { topic: redrive_topic(&letter.letter.stage).into(), content })
+        // The topic says whose letter it is, whatever stands in its headers.
+        let stage = letter.position.topic.strip_prefix("dead.")?;
+        Some(Message { topic: redrive_topic(stage).into(), content })
     })
 }
 
@@ -82,7 +84,7 @@ fn each_moved(
     // Within a partition, and so within a key, records come in their order.
     let (mut batch, mut bytes) = (Vec::new(), 0);
     loop {
-        let record = reader.next()?;
+        let record = reader.read()?;
         let end = record.is_none();
         let found = record.and_then(|record| {
             let position =

@@ -2,12 +2,12 @@
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of the [`crate::Stripe`] adapter. A settings key is one word, as it stands in a variable's name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `url`: `https://api.stripe.com`, or a simulator's address.
@@ -15,6 +15,7 @@ pub struct Settings {
     pub base_url: String,
     /// `key`: the secret key. Either this or the file.
     #[serde(rename = "key")]
+    #[serde(skip_serializing)]
     pub secret_key: Option<SecretString>,
     /// `keyfile`: a file that holds the secret key and nothing else.
     #[serde(rename = "keyfile")]

@@ -2,17 +2,18 @@
 
 use crate::{VapidKey, VapidKeyError};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Settings of [`crate::Push`]. A settings key is one word, as it stands in a variable's name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `vapidkey`: the private key that web push is signed with, in PEM or base64url. Either this or the file, or
     /// neither: no web push.
     #[serde(rename = "vapidkey")]
+    #[serde(skip_serializing)]
     pub vapid_key: Option<SecretString>,
     /// `vapidkeyfile`: a file that holds it and nothing else.
     #[serde(rename = "vapidkeyfile")]

@@ -1,7 +1,8 @@
 //! Liveness and readiness, on a port of their own.
 //!
-//! `/livez`: every loop of the process has turned within [`STALL`]. `/readyz`: and every loop has partitions
-//! and its database.
+//! `/livez`: no loop of the process is stuck. `/readyz`: and every loop has partitions and its database. A loop is stuck that
+//! has not turned for so long as it is allowed; one that waits for the database or the broker turns. [`Watch`] tells the
+//! process, which then ends: a supervisor starts it again, and what was in hand comes again.
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,13 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
-/// A loop that has not turned for so long is stuck: twice the longest wait inside one turn.
-const STALL: Duration = Duration::from_secs(60);
+/// A loop that has not turned for so long is stuck: twice the longest wait inside one turn, a statement's time limit.
+pub const STALL: Duration = Duration::from_secs(60);
+
+/// A process that looks no more often than this at its own loops stood still itself.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 
 /// The health of all loops of a process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
     born: Instant,
+    stall: Duration,
     pulses: Arc<Mutex<Vec<Pulse>>>,
 }
 
@@ -32,9 +37,35 @@ struct Beat {
     away: AtomicBool,
 }
 
+/// Looks again and again whether a loop is stuck.
+#[derive(Debug)]
+pub struct Watch {
+    health: Health,
+    looked: Instant,
+    awake: Instant,
+}
+
+impl Watch {
+    /// A loop that is stuck, and how long it has not turned. To be asked several times a second: a longer silence says that the
+    /// whole process stood still, stopped by a signal or with its machine, and its loops have their time anew.
+    pub fn stuck(&mut self) -> Option<(&'static str, Duration)> {
+        let now = Instant::now();
+        if now.duration_since(self.looked) > STOOD_STILL {
+            self.awake = now;
+        }
+        self.looked = now;
+        if now.duration_since(self.awake) <= self.health.stall {
+            return None;
+        }
+        let pulses = self.health.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = pulses.iter().map(|pulse| (pulse.0.name, self.health.quiet(pulse)));
+        quiet.into_iter().find(|(_, quiet)| *quiet > self.health.stall)
+    }
+}
+
 impl Default for Health {
     fn default() -> Self {
-        Health { born: Instant::now(), pulses: Arc::default() }
+        Health::new(STALL)
     }
 }
 
@@ -53,6 +84,22 @@ impl Pulse {
 }
 
 impl Health {
+    /// Loops that have not turned for longer than `stall` are stuck.
+    #[must_use]
+    pub fn new(stall: Duration) -> Self {
+        Health { born: Instant::now(), stall, pulses: Arc::default() }
+    }
+
+    /// For whoever ends a process that is stuck.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch { health: self.clone(), looked: Instant::now(), awake: Instant::now() }
+    }
+
+    fn quiet(&self, Pulse(beat): &Pulse) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)))
+    }
+
     /// Adds a loop.
     #[must_use]
     pub fn pulse(&self, name: &'static str) -> Pulse {
@@ -81,14 +128,13 @@ impl Health {
     }
 
     fn report(&self, ready: bool) -> (StatusCode, Json<serde_json::Value>) {
-        let now = self.born.elapsed();
         let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fine = true;
         let stages: serde_json::Map<String, serde_json::Value> = pulses
             .iter()
-            .map(|Pulse(beat)| {
-                let quiet = now.saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)));
-                let state = if quiet > STALL {
+            .map(|pulse| {
+                let beat = &pulse.0;
+                let state = if self.quiet(pulse) > self.stall {
                     "stuck"
                 } else if ready && beat.away.load(Relaxed) {
                     "waiting for the database or the broker"
@@ -103,5 +149,40 @@ impl Health {
             .collect();
         let status = if fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Json(stages.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_does_not_turn_is_stuck_beside_one_that_does() {
+        let health = Health::new(Duration::from_millis(300));
+        let (standing, turning) = (health.pulse("standing"), health.pulse("turning"));
+        let mut watch = health.watch();
+        standing.beat(true);
+        let stuck = loop {
+            turning.beat(true);
+            if let Some(stuck) = watch.stuck() {
+                break stuck;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(stuck.0, "standing");
+        assert!(stuck.1 > Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_process_that_stood_still_as_a_whole_is_not_stuck() {
+        let health = Health::new(Duration::ZERO);
+        let _pulse = health.pulse("pick");
+        let mut watch = health.watch();
+        let Some(long_ago) = Instant::now().checked_sub(STOOD_STILL * 2) else { return };
+        (watch.looked, watch.awake) = (long_ago, long_ago);
+        assert_eq!(watch.stuck(), None, "its loops have their time anew");
+        while watch.stuck().is_none() {
+            std::thread::yield_now();
+        }
     }
 }

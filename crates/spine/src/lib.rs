@@ -26,7 +26,7 @@ pub use calls::Caller;
 pub use dead::{DeadLetter, dead_topic, redrive_topic};
 pub use envelope::{BareEvent, Outbound, event_id, headers};
 pub use gauge::Gauge;
-pub use health::{Health, Pulse};
+pub use health::{Health, Pulse, STALL, Watch};
 pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, detach};
 pub use record::{Content, Message, Record, kept_answer};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};

@@ -274,6 +274,8 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             Decided::Stopped => {}
             Decided::Refused(_) => {
                 for item in items {
+                    // One by one a batch may take long, and every record of it is a turn.
+                    self.pulse.beat(self.source.assigned());
                     if !self.work_alone(vec![item], taken).await? {
                         // A later offset of the partition must not move past this one.
                         break;

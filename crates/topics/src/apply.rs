@@ -25,18 +25,27 @@ pub async fn apply(
     replication: Option<i32>,
     partitions: Option<i32>,
 ) -> Result<Vec<Change>, ClusterError> {
-    let wanted = catalogue
-        .topics()
-        .iter()
-        .map(|topic| Wanted::new(topic, prefix, replication, partitions))
-        .collect::<Result<Vec<_>, _>>()?;
-    if let Some(topic) = wanted.iter().find(|w| !is_topic_name(&w.name)) {
-        return Err(ClusterError::Prefix { name: topic.name.clone(), prefix: prefix.to_owned() });
-    }
+    let wanted = wanted(catalogue, prefix, replication, partitions)?;
     let cluster = Cluster::connect(config).await?;
     let changes = bring(&cluster, &wanted).await;
     cluster.close().await;
     changes
+}
+
+/// What the cluster should have.
+pub(crate) fn wanted(
+    catalogue: &Catalogue,
+    prefix: &str,
+    replication: Option<i32>,
+    partitions: Option<i32>,
+) -> Result<Vec<Wanted>, ClusterError> {
+    let topics = catalogue.topics().iter();
+    let wanted: Vec<Wanted> =
+        topics.map(|topic| Wanted::new(topic, prefix, replication, partitions)).collect::<Result<_, _>>()?;
+    match wanted.iter().find(|w| !is_topic_name(&w.name)) {
+        Some(topic) => Err(ClusterError::Prefix { name: topic.name.clone(), prefix: prefix.to_owned() }),
+        None => Ok(wanted),
+    }
 }
 
 async fn bring(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<Change>, ClusterError> {
@@ -117,7 +126,10 @@ async fn ready(cluster: &Cluster, names: &[String]) -> Result<(), ClusterError> 
 }
 
 /// What to do about each of these topics, all of which exist.
-async fn compare(cluster: &Cluster, existing: &[&Wanted]) -> Result<BTreeMap<String, Reconciled>, ClusterError> {
+pub(crate) async fn compare(
+    cluster: &Cluster,
+    existing: &[&Wanted],
+) -> Result<BTreeMap<String, Reconciled>, ClusterError> {
     let names: Vec<String> = existing.iter().map(|w| w.name.clone()).collect();
     let shapes = cluster.shapes(&names).await?;
     let mut configs = cluster.configs(&names).await?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::catalogue::Replication;
 
-/// What [`apply`](crate::apply) did to one topic, or found and left. `topic` is its name on the cluster, prefix included.
+/// What [`apply`](crate::apply) did to one topic, or found and left; or [`plan`](crate::plan) found that it would. `topic` is its name on the cluster, prefix included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It was missing and is there now.
@@ -30,6 +30,11 @@ pub enum Change {
         /// In what, and why it was left.
         difference: Difference,
     },
+    /// It begins as our topics do, and nobody declared it.
+    Unknown {
+        /// The topic.
+        topic: String,
+    },
     /// It is as declared.
     Unchanged {
         /// The topic.
@@ -44,6 +49,7 @@ impl Change {
             Self::Created { topic, .. }
             | Self::Configured { topic, .. }
             | Self::Differs { topic, .. }
+            | Self::Unknown { topic }
             | Self::Unchanged { topic } => topic,
         }
     }

@@ -92,6 +92,17 @@ impl Cluster {
         move |source| ClusterError::Request { servers, request, source }
     }
 
+    /// All topics that exist.
+    pub(crate) async fn names(&self) -> Result<Vec<String>, ClusterError> {
+        let reader = Arc::clone(&self.reader);
+        let names = blocking(move || {
+            let all = reader.fetch_metadata(None, ANSWER_WITHIN)?;
+            let there = all.topics().iter().filter(|t| !t.partitions().is_empty());
+            Ok(there.map(|t| t.name().to_owned()).collect())
+        });
+        names.await?.map_err(self.failed("Metadata"))
+    }
+
     /// Those of these topics that exist, and how.
     pub(crate) async fn shapes(&self, names: &[String]) -> Result<BTreeMap<String, Shape>, ClusterError> {
         let reader = Arc::clone(&self.reader);

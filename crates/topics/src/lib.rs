@@ -4,6 +4,7 @@
 //!   them. [`Catalogue::built_in`] is the one this program was built with.
 //! - [`apply`] creates on a cluster what is missing and sets configs to what is declared. It never deletes a topic and never
 //!   changes the partitions of one that exists: it reports the difference instead. Applied twice, it changes nothing.
+//! - [`plan`] says what an apply would do, and which topics nobody declared.
 //! - [`list`] says how the declared topics stand on a cluster.
 //!
 //! On a cluster a topic is named prefix + name; the prefix is empty unless a cluster is shared.
@@ -15,6 +16,7 @@ mod cluster;
 mod error;
 mod file;
 mod list;
+mod plan;
 mod reconcile;
 mod retention;
 
@@ -23,4 +25,5 @@ pub use catalogue::{Catalogue, Replication, SchemaRef, Topic};
 pub use change::{Change, Difference, Setting};
 pub use error::{CatalogueError, ClusterError, NotCreated};
 pub use list::{Listing, OnCluster, list};
+pub use plan::plan;
 pub use retention::{Retention, RetentionError};

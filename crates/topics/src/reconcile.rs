@@ -229,7 +229,10 @@ topics:
             .iter()
             .map(|change| match change {
                 Change::Differs { difference, .. } => difference.to_string(),
-                Change::Created { .. } | Change::Configured { .. } | Change::Unchanged { .. } => {
+                Change::Created { .. }
+                | Change::Configured { .. }
+                | Change::Unknown { .. }
+                | Change::Unchanged { .. } => {
                     format!("{change:?}")
                 }
             })
