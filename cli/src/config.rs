@@ -64,8 +64,8 @@ pub struct Config {
     pub rates: waybill_notifications::Rates,
     /// The payment simulator.
     pub simulator: Simulator,
-    /// The operators' pages; read, never written.
-    #[serde(skip_serializing, default)]
+    /// The operators' pages.
+    #[serde(default)]
     pub pages: waybill_pages::Settings,
 }
 

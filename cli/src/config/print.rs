@@ -10,7 +10,7 @@ use std::path::Path;
 use url::Url;
 
 /// Settings that nobody is shown.
-const SECRETS: [&str; 4] = ["payment.key", "mail.password", "push.vapidkey", "unsubscribe.keys"];
+const SECRETS: [&str; 5] = ["payment.key", "mail.password", "push.vapidkey", "unsubscribe.keys", "pages.token"];
 /// What the name of a secret property of librdkafka has in it.
 const KAFKA_SECRETS: [&str; 6] = ["password", "secret", "token", "pem", "jaas", "oauthbearer.config"];
 /// What stands where a password was.
@@ -131,6 +131,8 @@ user = "shop"
 from = "Shop \"1\" <shop@example.com>"
 [unsubscribe]
 keys = "a:canary-8-canary-8-canary-8-canary-8"
+[pages]
+token = "canary-10-canary-10"
 "#;
 
     #[test]

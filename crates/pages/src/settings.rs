@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,12 +10,13 @@ use std::path::PathBuf;
 const SHORTEST_TOKEN: usize = 16;
 
 /// The settings. A key is one word, as it stands in a variable's name.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `listen`: address and port; empty is off. Port 0 takes a free one; the log says which.
     pub listen: String,
     /// `token`: what opens the pages. Anywhere but on loopback it must be given, this or the file.
+    #[serde(skip_serializing)]
     pub token: Option<SecretString>,
     /// `tokenfile`: a file that holds the token.
     #[serde(rename = "tokenfile")]

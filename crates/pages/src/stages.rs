@@ -32,6 +32,7 @@ struct Row {
     members: Option<usize>,
     begun: bool,
     missing: Vec<String>,
+    leaderless: Vec<String>,
     records: i64,
     /// Of the most that waits for any stage, percent.
     share: f64,
@@ -73,6 +74,7 @@ fn rows(seen: &Seen<Vec<StageLag>>, stages: &[StageLag], before: Option<&Seen<Ve
         members: stage.members,
         begun: stage.committed,
         missing: stage.missing.clone(),
+        leaderless: stage.leaderless.clone(),
         records: stage.records,
         share: stage.records as f64 * 100.0 / most,
         oldest: stage.age_s.map(seconds),
