@@ -45,7 +45,8 @@ const NEXT: &str = "  docker compose up -d                        Kafka, Postgre
   WAYBILL_PAYMENT_URL=http://127.0.0.1:12111 WAYBILL_PAYMENT_KEY=sk_test_1 waybill run all
   waybill produce stock --quantity 1000       the same goods in stock
   waybill produce checkouts                   customers
-  waybill trace ORDER                         a journey";
+  waybill trace ORDER                         a journey
+  http://127.0.0.1:8081                       the same as pages: orders, journeys, demand, campaigns, stages, dead letters";
 
 /// How much.
 #[derive(Debug, ClapArgs)]

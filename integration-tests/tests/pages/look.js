@@ -6,11 +6,11 @@ const ground = () => page.evaluate(() => getComputedStyle(document.body).backgro
 await page.goto(given.at + '/');
 saw.listed = await page.getByRole('link', { name: given.order }).isVisible();
 saw.titles = [await title()];
-for (const name of ['Demand', 'Campaigns', 'Stages', 'Dead letters']) {
+for (const [name, path] of [['Demand', 'demand'], ['Campaigns', 'campaigns'], ['Stages', 'stages'], ['Dead letters', 'dead']]) {
   await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name }).click();
+  await page.waitForURL('**/' + path);
   saw.titles.push(await title());
 }
-
 await page.goto(given.at + '/demand');
 saw.demand = [await page.locator('tbody .id').innerText(), await page.locator('tbody .strong').innerText()];
 await page.goto(given.at + '/campaigns');
