@@ -55,6 +55,7 @@ impl World {
         let mut envs = vec![
             ("OTEL_SDK_DISABLED", "true".to_owned()),
             ("WAYBILL_HTTP_LISTEN", gateway.to_string()),
+            ("WAYBILL_PAGES_LISTEN", String::new()),
             // A dead process's place is taken sooner.
             ("WAYBILL_KAFKA_SESSION_TIMEOUT_MS", "6000".to_owned()),
             ("WAYBILL_FANOUT_FACTOR", "all".to_owned()),
