@@ -19,6 +19,10 @@ lint:
 compose-check:
     docker-compose --file docker-compose.yml config --quiet
 
+# Check alerts, dashboards, the collector's settings, the compose file and the image's Dockerfile; nothing is run
+deploy-check:
+    deploy/check
+
 # What CI runs
 ci:
     CI=true bash .ci/run
