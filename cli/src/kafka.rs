@@ -70,15 +70,14 @@ pub fn scan(
 
 fn reader(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
     let mut config = kafka.admin();
-    // A reader without a group; librdkafka wants a name all the same and commits nothing.
-    config.set("group.id", format!("{}waybill.reader", kafka.prefix));
+    config.set("group.id", kafka.reader_group());
     config.set("enable.auto.commit", "false").set("check.crcs", "true").set("fetch.wait.max.ms", "50");
     config.create().context("kafka.*: librdkafka refuses the settings")
 }
 
 /// What to do when no broker answers.
 pub fn unreachable(kafka: &KafkaConfig) -> String {
-    let servers = kafka.properties.get("bootstrap.servers").map_or("", String::as_str);
+    let servers = kafka.servers();
     format!(
         "no Kafka broker answers at {servers} (start one with `docker compose up -d kafka`, or name yours with --brokers)"
     )

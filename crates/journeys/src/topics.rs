@@ -102,7 +102,7 @@ impl Topics {
     /// # Errors
     /// No broker answers, or none of the topics exists.
     pub fn open(kafka: &KafkaConfig, topics: &[String], read_to: &ReadTo, span: Span) -> Result<Self, JourneysError> {
-        let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let servers = kafka.servers().to_owned();
         let away = |error| JourneysError::Kafka(servers.clone(), error);
         let consumer = consumer(kafka).map_err(away)?;
         let metadata = consumer.fetch_metadata(None, ANSWER).map_err(away)?;
@@ -138,7 +138,7 @@ impl Topics {
     /// # Errors
     /// No broker answers, or a partition does not exist.
     pub fn between(kafka: &KafkaConfig, ranges: &HashMap<(String, i32), Range>) -> Result<Self, JourneysError> {
-        let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        let servers = kafka.servers().to_owned();
         let away = |error| JourneysError::Kafka(servers.clone(), error);
         let consumer = consumer(kafka).map_err(away)?;
         let mut open = HashMap::new();
@@ -284,8 +284,7 @@ fn first_at(
 
 fn consumer(kafka: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
     let mut config = kafka.admin();
-    // A reader without a group; librdkafka wants a name all the same and commits nothing.
-    config.set("group.id", format!("{}waybill.reader", kafka.prefix));
+    config.set("group.id", kafka.reader_group());
     config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "50");
     // Bounds of what waits in memory, over all partitions; with the back-off, since the fetcher stalls for a second otherwise.
     config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");

@@ -28,7 +28,7 @@ pub(crate) fn reader(kafka: &KafkaConfig, group: &str) -> Result<BaseConsumer, K
 
 /// The first record at or behind each position, in their order; none where it does not come in time.
 pub(crate) fn first_at(kafka: &KafkaConfig, positions: &[At]) -> Result<Vec<Option<Record>>, KafkaError> {
-    let consumer = reader(kafka, &format!("{}waybill.reader", kafka.prefix))?;
+    let consumer = reader(kafka, &kafka.reader_group())?;
     let mut found: Vec<Option<Record>> = vec![None; positions.len()];
     let mut left: Vec<usize> = (0..positions.len()).collect();
     while !left.is_empty() {

@@ -2,7 +2,7 @@
 
 use rdkafka::error::KafkaError;
 use waybill_journeys::JourneysError;
-use waybill_spine::BrokerError;
+use waybill_spine::{BrokerError, KafkaConfig};
 
 /// Why nothing can be told.
 #[derive(Debug, thiserror::Error)]
@@ -36,4 +36,10 @@ pub enum OpsError {
         #[source]
         source: BrokerError,
     },
+}
+
+impl OpsError {
+    pub(crate) fn away(kafka: &KafkaConfig, error: KafkaError) -> Self {
+        OpsError::Kafka(kafka.servers().to_owned(), error)
+    }
 }

@@ -61,15 +61,14 @@ pub struct PartitionLag {
 /// No broker answers, or there is no such stage.
 pub fn lag(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<Vec<StageLag>, OpsError> {
     let stages = chosen(catalogue, stages)?;
-    let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
-    let away = |error| OpsError::Kafka(servers.clone(), error);
+    let away = |error| OpsError::away(kafka, error);
     let mut lags = ask(kafka, catalogue, &stages).map_err(away)?;
     ages(kafka, &mut lags).map_err(away)?;
     Ok(lags)
 }
 
 fn ask(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<Vec<StageLag>, KafkaError> {
-    let consumer = reader(kafka, &format!("{}waybill.reader", kafka.prefix))?;
+    let consumer = reader(kafka, &kafka.reader_group())?;
     let metadata = consumer.fetch_metadata(None, ANSWER)?;
     // How many processes there are is good to know, and no reason to tell nothing.
     let groups = consumer.fetch_group_list(None, ANSWER).ok();

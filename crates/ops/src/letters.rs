@@ -232,8 +232,7 @@ pub fn letters_at(
     named.dedup();
     let (decided, _) = decisions(kafka, &chosen(catalogue, &named)?)?;
     let at = positions.iter().map(|p| (format!("{}{}", kafka.prefix, p.topic), p.partition, p.offset));
-    let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
-    let records = first_at(kafka, &at.collect::<Vec<_>>()).map_err(|error| OpsError::Kafka(servers, error))?;
+    let records = first_at(kafka, &at.collect::<Vec<_>>()).map_err(|error| OpsError::away(kafka, error))?;
     let found = positions.iter().zip(records).map(|(position, record)| {
         let no = |why: &str| OpsError::NoLetter(position.to_string(), why.to_owned());
         let record = record.filter(|r| r.offset == position.offset).ok_or_else(|| no("nothing stands there"))?;

@@ -116,9 +116,8 @@ fn each_moved(
 
 /// Whether the cluster has these topics: a record for one that it has not would wait for ever.
 fn exist<'a>(kafka: &KafkaConfig, mut topics: impl Iterator<Item = &'a String>) -> Result<(), OpsError> {
-    let servers = kafka.properties.get("bootstrap.servers").cloned().unwrap_or_default();
-    let ask = || reader(kafka, &format!("{}waybill.reader", kafka.prefix))?.fetch_metadata(None, ANSWER);
-    let metadata = ask().map_err(|error| OpsError::Kafka(servers, error))?;
+    let ask = || reader(kafka, &kafka.reader_group())?.fetch_metadata(None, ANSWER);
+    let metadata = ask().map_err(|error| OpsError::away(kafka, error))?;
     let missing = |topic: &&String| {
         let full = format!("{}{topic}", kafka.prefix);
         !metadata.topics().iter().any(|t| t.name() == full)

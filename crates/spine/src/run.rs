@@ -28,7 +28,7 @@ use crate::item::Item;
 use crate::metrics::Metrics;
 use crate::record::{Message, Record};
 use crate::shutdown::Shutdown;
-use crate::span::Spans;
+use crate::span::{Spans, scope};
 use crate::stage::{Call, Input, Refusal, Stage};
 use jiff::Timestamp;
 use rand::Rng;
@@ -138,7 +138,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         let topics = topics.chain([Cow::Owned(redrive_topic(S::NAME))]);
         let topics = topics.map(|topic| (topic.clone(), format!("{prefix}{topic}")));
         let meter = telemetry.meter("waybill.spine");
-        let of_flow = telemetry.meter(format!("waybill.{}", S::FLOW));
+        let of_flow = telemetry.meter(scope::<S>());
         stage.meter(&of_flow);
         Metrics::watch_lag(&meter, S::NAME, source.lags());
         let now = Instant::now();

@@ -116,7 +116,8 @@ impl Spans {
     }
 }
 
-fn scope<S: Stage>() -> String {
+/// Scope of its spans and of its metrics.
+pub(crate) fn scope<S: Stage>() -> String {
     format!("waybill.{}", S::FLOW)
 }
 

@@ -58,7 +58,11 @@ async fn bring(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<Change>, Clus
     let existing: Vec<&Wanted> = wanted.iter().filter(|w| !created.contains(&w.name)).collect();
     let compared = compare(cluster, &existing).await?;
     configure(cluster, &existing, &compared).await?;
+    Ok(changes(wanted, &compared))
+}
 
+/// What each topic comes to, in the order of the catalogue: one that was not compared was not there.
+pub(crate) fn changes(wanted: &[Wanted], compared: &BTreeMap<String, Reconciled>) -> Vec<Change> {
     let mut changes = Vec::new();
     for topic in wanted {
         match compared.get(&topic.name) {
@@ -70,7 +74,7 @@ async fn bring(cluster: &Cluster, wanted: &[Wanted]) -> Result<Vec<Change>, Clus
             }),
         }
     }
-    Ok(changes)
+    changes
 }
 
 /// Creates these topics and waits until they can be used. Those that exist after all are not among the names returned.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rdkafka::config::ClientConfig;
 
-use crate::apply::{compare, wanted};
+use crate::apply::{changes, compare, wanted};
 use crate::catalogue::Catalogue;
 use crate::change::Change;
 use crate::cluster::Cluster;
@@ -33,17 +33,7 @@ async fn look(
     let all = cluster.names().await?;
     let existing: Vec<&Wanted> = wanted.iter().filter(|w| all.contains(&w.name)).collect();
     let compared = compare(cluster, &existing).await?;
-    let mut changes = Vec::new();
-    for topic in wanted {
-        match compared.get(&topic.name) {
-            Some(done) => changes.extend(done.changes.iter().cloned()),
-            None => changes.push(Change::Created {
-                topic: topic.name.clone(),
-                partitions: topic.partitions,
-                replication: topic.replication,
-            }),
-        }
-    }
+    let mut changes = changes(wanted, &compared);
     let undeclared = all.into_iter().filter(|name| is_undeclared(name, catalogue, prefix));
     changes.extend(undeclared.map(|topic| Change::Unknown { topic }));
     Ok(changes)

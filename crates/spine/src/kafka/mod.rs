@@ -75,6 +75,18 @@ impl KafkaConfig {
         config
     }
 
+    /// The brokers to begin with, for messages to people; empty where none are named.
+    #[must_use]
+    pub fn servers(&self) -> &str {
+        self.properties.get("bootstrap.servers").map_or("", String::as_str)
+    }
+
+    /// What a reader without a group calls its group: librdkafka wants a name all the same, and nothing is committed.
+    #[must_use]
+    pub fn reader_group(&self) -> String {
+        format!("{}waybill.reader", self.prefix)
+    }
+
     /// For an admin client or a reader without a group.
     #[must_use]
     pub fn admin(&self) -> ClientConfig {
