@@ -139,14 +139,21 @@ impl Composer {
 /// The text first: readers show the last one they can (RFC 2046, 5.1.4).
 fn bodies(delivery: &str, texts: Rendered) -> MultiPart {
     let part = |content_type, body: String| {
-        SinglePart::builder().header(content_type).header(ContentTransferEncoding::QuotedPrintable).body(body)
+        let part = SinglePart::builder().header(content_type);
+        // Where it may, the library leaves it as it is: to encode it is an eighth of what a mail costs.
+        if is_plain(&body) { part.body(body) } else { part.header(ContentTransferEncoding::QuotedPrintable).body(body) }
     };
     MultiPart::builder()
         .kind(MultiPartKind::Alternative)
-        // "=_" cannot stand in quoted-printable text, so no body can end its part.
+        // "=_" cannot stand in quoted-printable text and does not in plain text, so no body can end its part.
         .boundary(format!("=_{delivery:.60}"))
         .singlepart(part(ContentType::TEXT_PLAIN, texts.text))
         .singlepart(part(ContentType::TEXT_HTML, texts.html))
+}
+
+/// Text that every mail server takes as it is, long lines apart.
+fn is_plain(body: &str) -> bool {
+    body.bytes().all(|byte| matches!(byte, b'\n' | b'\t' | b' '..=b'~')) && !body.contains("=_")
 }
 
 /// The value is ours or a URL's: printable ASCII without a space. The library would encode a long one.

@@ -75,6 +75,29 @@ fn text_comes_before_html_and_both_are_whole_in_any_language() {
 }
 
 #[test]
+fn plain_text_goes_as_it_is_unless_a_server_or_the_parts_would_not_bear_it() {
+    let (long, boundary) = ("x".repeat(1_500), "--=_d-1--\n");
+    for (text, expected) in [
+        ("Hello,\n\n.\n.. it is = back & 100 %\n\tTab\n", "7bit"),
+        ("", "7bit"),
+        (boundary, "quoted-printable"),
+        (&long, "quoted-printable"),
+        ("Grüße", "quoted-printable"),
+        ("a bare \r return", "quoted-printable"),
+        ("a \0", "quoted-printable"),
+        ("\x7f", "quoted-printable"),
+    ] {
+        let texts = Rendered { text: text.to_owned(), ..texts() };
+        let message = compose(&ada(), texts);
+        let parsed = MessageParser::default().parse(message.bytes()).unwrap();
+        let [_, plain, _] = &parsed.parts[..] else { panic!("{:?}", parsed.parts) };
+        let encoding = plain.headers.iter().find(|header| header.name() == "Content-Transfer-Encoding");
+        assert_eq!(encoding.and_then(|header| header.value().as_text()), Some(expected), "{text:?}");
+        assert_eq!(plain.text_contents().map(|text| text.replace("\r\n", "\n")).as_deref(), Some(text));
+    }
+}
+
+#[test]
 fn what_cannot_become_a_mail_is_an_error() {
     let composer = Composer::new(&settings("smtp://127.0.0.1")).unwrap();
     let (to, link) = (ada(), link());
