@@ -20,6 +20,7 @@ mod usage;
 mod world;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 /// Benchmarks of Waybill, beside its peers
 #[derive(Debug, Parser)]
@@ -54,9 +55,18 @@ enum What {
     Replay(replay::Args),
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    match Args::parse().what {
+fn main() -> anyhow::Result<()> {
+    let what = Args::parse().what;
+    // The bare handler has all cores, as what it is compared with.
+    let mut runtime = match what {
+        What::Bare(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    runtime.enable_all().build()?.block_on(measure(what))
+}
+
+async fn measure(what: What) -> anyhow::Result<()> {
+    match what {
         What::Chain(args) => chain::run(&args).await,
         What::Checkout(args) => checkout::run(&args).await,
         What::Availability(args) => availability::run(&args).await,

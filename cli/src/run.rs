@@ -2,7 +2,7 @@
 
 mod roles;
 
-use self::roles::{chosen, name};
+use self::roles::{FULFILMENT, chosen, name};
 use crate::args::Role;
 use crate::config::Config;
 use crate::exit::Ended;
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use waybill_spine::{
     Call, Caller, Health, Input, KafkaConfig, KafkaSink, KafkaSource, Policy, Runner, Shutdown, Stage, redrive_topic,
     system_clock,
@@ -38,7 +38,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     let roles = chosen(&args.roles, config);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = runtime(&roles)?;
     let shutdown = Shutdown::default();
     runtime.spawn(stop_on_signal(shutdown.clone()));
     let result = runtime.block_on(async {
@@ -60,6 +60,15 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     });
     runtime.shutdown_background();
     result
+}
+
+/// Requests and calls share all cores. A stage without calls works on its own thread: what else there is fits on one.
+fn runtime(roles: &BTreeSet<Role>) -> std::io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if roles.iter().all(|role| FULFILMENT.contains(role)) {
+        builder.worker_threads(1);
+    }
+    builder.enable_all().build()
 }
 
 fn names(roles: &BTreeSet<Role>) -> String {

@@ -85,26 +85,29 @@ pub(crate) async fn get(
     id("id", &product)?;
     let quantity = number("quantity", quantity.as_deref(), 1, 1, MAX_QUANTITY.into())?;
     let begun = Instant::now();
-    let span = came.begin("inventory.check_availability", SpanKind::Internal, None);
+    let span = came.begin_recorded("inventory.check_availability", SpanKind::Internal, None);
     let (found, source) = match shop.levels.known(&product) {
         Some(level) => (Ok(Some(level)), Source::Cache),
-        None => (read(&shop, &came, &product, &span).await, Source::Database),
+        // Boxed: what few take shall not make the future large that every request allocates.
+        None => (Box::pin(read(&shop, &came, &product, span.as_ref())).await, Source::Database),
     };
     let miss = u64::from(source == Source::Database);
     shop.measures.checked(begun.elapsed(), 1 - miss, miss);
-    end(&came, span, &product, quantity, source, &found);
+    if let Some(span) = span {
+        end(&came, span, &product, quantity, source, &found);
+    }
     let level = found?.ok_or_else(|| Problem::because(Kind::NotFound, "there is no such product"))?;
     Ok(Json(Availability::new(product, level, quantity)))
 }
 
 /// Asks the database, in a span of its own unless somebody else is just asking.
-async fn read(shop: &Shop, came: &Came, product: &str, parent: &SpanRecord) -> Result<Option<Level>, Problem> {
-    let query = query(shop, came, Some(parent));
-    shop.levels.read(product, || came.end(query)).await
+async fn read(shop: &Shop, came: &Came, product: &str, parent: Option<&SpanRecord>) -> Result<Option<Level>, Problem> {
+    let query = query(shop, came, parent);
+    shop.levels.read(product, || query.into_iter().for_each(|query| came.end(query))).await
 }
 
-fn query(shop: &Shop, came: &Came, parent: Option<&SpanRecord>) -> SpanRecord {
-    let mut span = came.begin("inventory.db_query", SpanKind::Client, parent);
+fn query(shop: &Shop, came: &Came, parent: Option<&SpanRecord>) -> Option<SpanRecord> {
+    let mut span = came.begin_recorded("inventory.db_query", SpanKind::Client, parent)?;
     let system = shop.levels.system();
     span.attributes = vec![
         KeyValue::new("db.system.name", system),
@@ -113,7 +116,7 @@ fn query(shop: &Shop, came: &Came, parent: Option<&SpanRecord>) -> SpanRecord {
         KeyValue::new("db.operation", "SELECT"),
         KeyValue::new("db.collection.name", "stock"),
     ];
-    span
+    Some(span)
 }
 
 fn end(
@@ -124,9 +127,6 @@ fn end(
     source: Source,
     found: &Result<Option<Level>, Problem>,
 ) {
-    if !span.is_sampled() {
-        return;
-    }
     span.attributes.reserve_exact(5);
     span.attributes.push(KeyValue::new("product.id", product.to_owned()));
     span.attributes.push(KeyValue::new("inventory.requested_quantity", quantity));
@@ -166,7 +166,7 @@ pub(crate) async fn list(
             asked.iter().filter(|product| !found.contains_key(**product)).map(|product| (*product).to_owned());
         let span = query(&shop, &came, None);
         let read = shop.levels.read_all(missing.collect()).await;
-        came.end(span);
+        span.into_iter().for_each(|span| came.end(span));
         found.extend(read?);
     }
     shop.measures.checked(begun.elapsed(), hits as u64, (asked.len() - hits) as u64);

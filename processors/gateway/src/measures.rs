@@ -3,6 +3,8 @@
 use crate::SCOPE;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use waybill_telemetry::Telemetry;
 
@@ -28,13 +30,26 @@ impl Source {
 /// The instruments.
 pub(crate) struct Measures {
     latency: Histogram<f64>,
-    cache: Counter<u64>,
+    /// Products that were asked for: known, and not. Counted at every question, read at every export.
+    cache: Arc<[AtomicU64; 2]>,
     subscriptions: Counter<u64>,
 }
 
 impl Measures {
     pub(crate) fn new(telemetry: &Telemetry) -> Self {
         let meter = telemetry.meter(SCOPE);
+        let cache: Arc<[AtomicU64; 2]> = Arc::default();
+        let counts = cache.clone();
+        meter
+            .u64_observable_counter("inventory.check.cache")
+            .with_unit("{product}")
+            .with_description("Products that were asked for, known or not")
+            .with_callback(move |counter| {
+                for (count, result) in counts.iter().zip(["hit", "miss"]) {
+                    counter.observe(count.load(Ordering::Relaxed), &[KeyValue::new("cache.result", result)]);
+                }
+            })
+            .build();
         Measures {
             latency: meter
                 .f64_histogram("inventory.check.latency")
@@ -42,11 +57,7 @@ impl Measures {
                 .with_description("What finding out what is available took")
                 .with_boundaries(MILLISECONDS.to_vec())
                 .build(),
-            cache: meter
-                .u64_counter("inventory.check.cache")
-                .with_unit("{product}")
-                .with_description("Products that were asked for, known or not")
-                .build(),
+            cache,
             subscriptions: meter
                 .u64_counter("back_in_stock.subscriptions")
                 .with_unit("{subscription}")
@@ -59,10 +70,8 @@ impl Measures {
     pub(crate) fn checked(&self, took: Duration, hits: u64, misses: u64) {
         let source = if misses > 0 { Source::Database } else { Source::Cache };
         self.latency.record(took.as_secs_f64() * 1_000.0, &[KeyValue::new("inventory.source", source.as_str())]);
-        for (count, result) in [(hits, "hit"), (misses, "miss")] {
-            if count > 0 {
-                self.cache.add(count, &[KeyValue::new("cache.result", result)]);
-            }
+        for (count, more) in self.cache.iter().zip([hits, misses]) {
+            count.fetch_add(more, Ordering::Relaxed);
         }
     }
 

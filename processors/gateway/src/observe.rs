@@ -4,7 +4,7 @@ use crate::problem::{Kind, Problem};
 use crate::shop::Shop;
 use crate::{SCOPE, STAGE};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use opentelemetry::KeyValue;
@@ -45,6 +45,16 @@ impl Came {
         span.under(&parent.unwrap_or(&self.span).context())
     }
 
+    /// The same, if it will be exported: for spans that nothing carries on.
+    pub(crate) fn begin_recorded(
+        &self,
+        name: &'static str,
+        kind: SpanKind,
+        parent: Option<&SpanRecord>,
+    ) -> Option<SpanRecord> {
+        self.span.is_sampled().then(|| self.begin(name, kind, parent))
+    }
+
     /// Ends such a span.
     pub(crate) fn end(&self, mut span: SpanRecord) {
         if !span.is_sampled() {
@@ -59,14 +69,18 @@ impl Came {
     }
 }
 
+/// What a caller says of its trace.
+static CONTEXT: [HeaderName; 3] =
+    [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate"), HeaderName::from_static("baggage")];
+
 /// Headers of a request; the first value of a name counts.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Carrier for Headers<'_> {
     fn header(&self, name: &str) -> Option<&str> {
         // The journey starts here, whatever the caller says of another.
-        let known = matches!(name, "traceparent" | "tracestate" | "baggage");
-        self.0.get(name).filter(|_| known).and_then(|value| value.to_str().ok())
+        let known = CONTEXT.iter().find(|known| *known == name)?;
+        self.0.get(known)?.to_str().ok()
     }
 }
 
