@@ -1,9 +1,11 @@
 //! Settings: defaults, then a TOML file, then `WAYBILL_*` variables, then flags. A wrong value ends the start and
 //! names its key.
 
+mod database;
 mod print;
 mod sources;
 
+pub use database::Database;
 pub use print::{Args, print};
 pub use sources::Overrides;
 
@@ -115,16 +117,6 @@ struct Topics {
     prefix: String,
 }
 
-/// Where decisions are kept, and how long.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// `postgres://…` or `sqlite://FILE`.
-    pub url: String,
-    /// For example `400d`.
-    retention: String,
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Telemetry {
@@ -151,10 +143,7 @@ impl Default for Config {
         Config {
             kafka: Dict::from([("bootstrap".to_owned(), Value::from(servers))]),
             topics: Topics { prefix: String::new() },
-            database: Database {
-                url: "postgres://waybill:waybill@127.0.0.1:5432/waybill".to_owned(),
-                retention: "400d".to_owned(),
-            },
+            database: Database::of_compose(),
             telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new(), traceurl: None },
             health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)), stall: STALL },
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
