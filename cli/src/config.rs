@@ -15,6 +15,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use waybill_telemetry::TelemetryConfig;
 use waybill_topics::{Catalogue, Retention};
 
 /// All settings. A key `a.b` is `WAYBILL_A_B` in the environment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// librdkafka's properties, by their own names.
@@ -135,6 +136,13 @@ pub struct Health {
     /// A process whose loop has not turned for so long ends.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::required")]
     pub stall: Duration,
+}
+
+/// Passwords are among them: `config --print` knows which.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").finish_non_exhaustive()
+    }
 }
 
 impl Default for Config {

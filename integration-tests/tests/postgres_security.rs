@@ -132,7 +132,12 @@ async fn whoever_is_refused_or_finds_another_server_ends_at_once_with_the_reason
         ("a wrong password", world.verified("shop", ""), wrong, failed),
         ("a role whose time is up", world.verified("late", ""), right, failed),
         ("no client certificate", world.verified("both", ""), right, "requires a valid client certificate"),
-        ("a client certificate of another name", world.verified("both", &show(&namesake)), right, "authentication failed"),
+        (
+            "a client certificate of another name",
+            world.verified("both", &show(&namesake)),
+            right,
+            "authentication failed",
+        ),
         ("one of another authority", world.verified("both", &show(&stranger)), right, "alert"),
         ("one that is expired", world.verified("both", &show(&old)), right, "alert"),
         ("no TLS where it is asked for", world.url("shop", "sslmode=disable"), right, "no encryption"),

@@ -24,7 +24,8 @@ async fn gossip() -> MockServer {
     let server = MockServer::start().await;
     let answer = |request: &Request| {
         let said = request.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let error = serde_json::json!({"error": {"type": "invalid_request_error", "message": format!("wrong: {said}")}});
+        let error =
+            serde_json::json!({"error": {"type": "invalid_request_error", "message": format!("wrong: {said}")}});
         ResponseTemplate::new(401).insert_header("x-said", said).set_body_json(error)
     };
     Mock::given(any()).respond_with(answer).mount(&server).await;
@@ -49,7 +50,8 @@ fn forms(secret: &str) -> Vec<String> {
 }
 
 async fn run(given: Given) {
-    let collector = Collector::guarded(&Guard { authorization: Some("Bearer canary-otlp"), ..Guard::default() }).unwrap();
+    let collector =
+        Collector::guarded(&Guard { authorization: Some("Bearer canary-otlp"), ..Guard::default() }).unwrap();
     let authority = Authority::new().unwrap();
     let certificate = authority.sign("127.0.0.1", 2090).unwrap();
     let (crt, key) = (certificate.certificate.to_str().unwrap(), certificate.key.to_str().unwrap());
@@ -67,7 +69,8 @@ async fn run(given: Given) {
     front.shop.done(&["produce", "orders", "--count", "1", "--seed", "1"]);
     let order = front.shop.read("orders.new")[0].json().unwrap();
     let customer = order["customer_id"].as_str().unwrap();
-    let contact = format!("insert into contacts (user_id, email, name) values ('{customer}', 'ada@customer.example', 'Ada')");
+    let contact =
+        format!("insert into contacts (user_id, email, name) values ('{customer}', 'ada@customer.example', 'Ada')");
     front.shop.execute(&contact).await;
     let whole = front.shop.database.clone();
     let mut url = url::Url::parse(&whole).unwrap();
@@ -153,12 +156,30 @@ async fn run(given: Given) {
     }
     let log = process.log().unwrap();
     let health = log.split("health=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().parse().unwrap();
-    for (server, path) in [(health, "/livez"), (health, "/readyz"), (front.gateway, "/api/orders/none"), (front.gateway, "/unsubscribe/k1.x")] {
+    for (server, path) in [
+        (health, "/livez"),
+        (health, "/readyz"),
+        (front.gateway, "/api/orders/none"),
+        (front.gateway, "/unsubscribe/k1.x"),
+    ] {
         texts.push(get(server, path, "").await.unwrap());
     }
     let commands = [
-        "config --print", "--help", "run --help", "topics plan", "lag", "dead list", "saga list", "demand", "bins list",
-        "stuck --older 1h", "late --sla 1h", "times", "notify preview order_confirmed", "vapid", "replay --dry-run",
+        "config --print",
+        "--help",
+        "run --help",
+        "topics plan",
+        "lag",
+        "dead list",
+        "saga list",
+        "demand",
+        "bins list",
+        "stuck --older 1h",
+        "late --sla 1h",
+        "times",
+        "notify preview order_confirmed",
+        "vapid",
+        "replay --dry-run",
     ];
     for command in commands {
         let args: Vec<&str> = command.split(' ').chain(["--config", &file_settings]).collect();

@@ -39,7 +39,9 @@ impl Fault {
         match self {
             Fault::NotFound(_) => StatusCode::NOT_FOUND,
             Fault::Wrong(_) => StatusCode::BAD_REQUEST,
-            Fault::Away | Fault::Database(StoreError::Away(_) | StoreError::Denied(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Away | Fault::Database(StoreError::Away(_) | StoreError::Denied(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Fault::Database(_) | Fault::Kept(_) | Fault::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

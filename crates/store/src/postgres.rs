@@ -98,7 +98,10 @@ impl Postgres {
     }
 
     async fn connect(&self) -> Result<PgConnection, StoreError> {
-        self.options.connect().await.map_err(|error| if is_denied(&error) { StoreError::Denied(error) } else { error.into() })
+        self.options
+            .connect()
+            .await
+            .map_err(|error| if is_denied(&error) { StoreError::Denied(error) } else { error.into() })
     }
 
     pub(crate) async fn unlock_outbox(&mut self, stage: &str) -> Result<(), StoreError> {
