@@ -103,7 +103,7 @@ async fn a_collector_that_is_not_trusted_or_does_not_let_us_in_gets_nothing_and_
         case("another host", tls(&elsewhere), "not valid for name"),
         case("an expired certificate", tls(&expired), "expired"),
         case("no TLS", Guard { authorization: Some(HEADER.0), ..Guard::default() }, "Unavailable"),
-        case("no certificate of ours", Guard { clients: Some(&ours), ..tls(&right) }, "Unavailable"),
+        case("no certificate of ours", Guard { clients: Some(&ours), ..tls(&right) }, "transport error"),
         Case { header: Some(WRONG), ..case("a wrong header", tls(&right), "Unauthenticated") },
         Case { header: None, ..case("no header", tls(&right), "Unauthenticated") },
     ];

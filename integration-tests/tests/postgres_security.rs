@@ -14,7 +14,7 @@ const RULES: &str = "\
 hostssl all shop 127.0.0.1/32 scram-sha-256
 hostssl all late 127.0.0.1/32 scram-sha-256
 hostssl all certified 127.0.0.1/32 cert
-hostssl all both 127.0.0.1/32 scram-sha-256 clientcert=verify-full
+hostssl all twice 127.0.0.1/32 scram-sha-256 clientcert=verify-full
 ";
 
 struct World {
@@ -37,7 +37,7 @@ impl World {
             .execute(&format!(
                 "create role shop login superuser password '{PASSWORD}';
                  create role late login password '{PASSWORD}' valid until '2020-01-01';
-                 create role both login password '{PASSWORD}';
+                 create role twice login password '{PASSWORD}';
                  create role certified login superuser"
             ))
             .await;
@@ -116,9 +116,9 @@ async fn a_stage_runs_over_verified_tls_by_password_and_by_certificate() {
 async fn whoever_is_refused_or_finds_another_server_ends_at_once_with_the_reason_and_says_no_password() {
     let Some(mut world) = World::open("refused").await else { return };
     let other = Authority::new().unwrap();
-    let stranger = other.sign("both", 2090).unwrap();
+    let stranger = other.sign("twice", 2090).unwrap();
     let namesake = world.authority.sign("somebody", 2090).unwrap();
-    let old = world.authority.sign("both", 2020).unwrap();
+    let old = world.authority.sign("twice", 2020).unwrap();
     let show = |client: &waybill_harness::Credentials| {
         format!("&sslcert={}&sslkey={}", client.certificate.display(), client.key.display())
     };
@@ -131,15 +131,15 @@ async fn whoever_is_refused_or_finds_another_server_ends_at_once_with_the_reason
         ("another authority", of_other, right, "UnknownIssuer"),
         ("a wrong password", world.verified("shop", ""), wrong, failed),
         ("a role whose time is up", world.verified("late", ""), right, failed),
-        ("no client certificate", world.verified("both", ""), right, "requires a valid client certificate"),
+        ("no client certificate", world.verified("twice", ""), right, "requires a valid client certificate"),
         (
             "a client certificate of another name",
-            world.verified("both", &show(&namesake)),
+            world.verified("twice", &show(&namesake)),
             right,
             "authentication failed",
         ),
-        ("one of another authority", world.verified("both", &show(&stranger)), right, "alert"),
-        ("one that is expired", world.verified("both", &show(&old)), right, "alert"),
+        ("one of another authority", world.verified("twice", &show(&stranger)), right, "alert"),
+        ("one that is expired", world.verified("twice", &show(&old)), right, "alert"),
         ("no TLS where it is asked for", world.url("shop", "sslmode=disable"), right, "no encryption"),
         ("a file that is not there", world.url("shop", "sslrootcert=/not/there"), right, "cannot read /not/there"),
         ("a misspelt sslmode", world.url("shop", "sslmod=verify-full"), right, "parameter sslmod"),
