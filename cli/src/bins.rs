@@ -7,7 +7,6 @@ use anyhow::Context;
 use clap::{Args as ClapArgs, Subcommand};
 use std::path::PathBuf;
 use waybill_fulfilment::Bin;
-use waybill_store::Store;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -40,8 +39,7 @@ pub fn bins(config: &Config, command: &Command) -> anyhow::Result<Ended> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut store = Store::open(&config.database.url).await?;
-        store.migrate().await.context("the database does not answer: is --database right?")?;
+        let mut store = config.migrated_store().await?;
         match command {
             Command::Load(_) => {
                 waybill_fulfilment::load_bins(&mut store, &bins).await?;

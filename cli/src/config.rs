@@ -1,9 +1,11 @@
 //! Settings: defaults, then a TOML file, then `WAYBILL_*` variables, then flags. A wrong value ends the start and
 //! names its key.
 
+mod database;
 mod print;
 mod sources;
 
+pub use database::Database;
 pub use print::{Args, print};
 pub use sources::Overrides;
 
@@ -13,6 +15,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +26,7 @@ use waybill_telemetry::TelemetryConfig;
 use waybill_topics::{Catalogue, Retention};
 
 /// All settings. A key `a.b` is `WAYBILL_A_B` in the environment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// librdkafka's properties, by their own names.
@@ -115,16 +118,6 @@ struct Topics {
     prefix: String,
 }
 
-/// Where decisions are kept, and how long.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// `postgres://…` or `sqlite://FILE`.
-    pub url: String,
-    /// For example `400d`.
-    retention: String,
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Telemetry {
@@ -145,16 +138,20 @@ pub struct Health {
     pub stall: Duration,
 }
 
+/// Passwords are among them: `config --print` knows which.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").finish_non_exhaustive()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let servers = Dict::from([("servers".to_owned(), Value::from("127.0.0.1:9092"))]);
         Config {
             kafka: Dict::from([("bootstrap".to_owned(), Value::from(servers))]),
             topics: Topics { prefix: String::new() },
-            database: Database {
-                url: "postgres://waybill:waybill@127.0.0.1:5432/waybill".to_owned(),
-                retention: "400d".to_owned(),
-            },
+            database: Database::of_compose(),
             telemetry: Telemetry { environment: "development".to_owned(), baggage: Vec::new(), traceurl: None },
             health: Health { listen: SocketAddr::from(([127, 0, 0, 1], 0)), stall: STALL },
             http: Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },

@@ -3,11 +3,9 @@
 use crate::config::Config;
 use crate::exit::Ended;
 use crate::stock;
-use anyhow::Context;
 use clap::Args as ClapArgs;
 use std::fmt::Write as _;
 use waybill_notifications::demand::{self, Demand};
-use waybill_store::Store;
 
 /// Which products.
 #[derive(Debug, ClapArgs)]
@@ -28,8 +26,7 @@ pub fn demand(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     waybill_telemetry::log_to_stderr("info");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let found = runtime.block_on(async {
-        let mut store = Store::open(&config.database.url).await?;
-        store.migrate().await.context("the database does not answer: is --database right?")?;
+        let mut store = config.migrated_store().await?;
         let products: Vec<&str> = args.products.iter().map(String::as_str).collect();
         let mut tx = store.begin().await?;
         let found = demand::demand(&mut tx, &products, args.limit).await?;

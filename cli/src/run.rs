@@ -86,7 +86,7 @@ async fn stop_on_signal(shutdown: Shutdown) {
 }
 
 async fn open_store(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Store> {
-    let mut store = Store::open(&config.database.url).await?;
+    let mut store = config.store().await?;
     let begun = Instant::now();
     loop {
         match store.migrate().await {
@@ -95,10 +95,12 @@ async fn open_store(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Stor
                 eprintln!("waiting for the database: {:#}", anyhow::Error::from(error));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => {
+            Err(error @ StoreError::Away(_)) => {
                 return Err(error)
                     .context("start a database with `docker compose up -d postgres`, or name yours with --database");
             }
+            // Asked again it says the same: whoever set it must look.
+            Err(error) => return Err(error).context("the database cannot be used as the settings say (database.*)"),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::exit::Ended;
-use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args as ClapArgs, Subcommand};
@@ -75,8 +74,7 @@ pub fn saga(config: &Config, command: &Command) -> anyhow::Result<Ended> {
     waybill_telemetry::log_to_stderr("info");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut store = Store::open(&config.database.url).await?;
-        store.migrate().await.context("the database does not answer: is --database right?")?;
+        let mut store = config.migrated_store().await?;
         match command {
             Command::List(args) => listed(&mut store, args).await,
             Command::Show(args) => shown(&mut store, args).await,

@@ -66,6 +66,10 @@ impl Shop {
         self.envs.push((key.to_owned(), value.to_owned()));
     }
 
+    pub fn unset(&mut self, key: &str) {
+        self.envs.retain(|(set, _)| set != key);
+    }
+
     fn args<'a>(&'a self, args: &[&'a str], database: &'a str) -> Vec<&'a str> {
         let mut all = args.to_vec();
         all.extend(["--brokers", &self.bootstrap, "--database", database, "--prefix", self.scope.prefix()]);

@@ -10,7 +10,8 @@ use std::path::Path;
 use url::Url;
 
 /// Settings that nobody is shown.
-const SECRETS: [&str; 5] = ["payment.key", "mail.password", "push.vapidkey", "unsubscribe.keys", "pages.token"];
+const SECRETS: [&str; 6] =
+    ["database.password", "payment.key", "mail.password", "push.vapidkey", "unsubscribe.keys", "pages.token"];
 /// What the name of a secret property of librdkafka has in it.
 const KAFKA_SECRETS: [&str; 6] = ["password", "secret", "token", "pem", "jaas", "oauthbearer.config"];
 /// What stands where a password was.
@@ -140,6 +141,7 @@ token = "canary-10-canary-10"
         figment::Jail::expect_with(|jail| {
             jail.create_file("waybill.toml", FILE)?;
             jail.set_env("WAYBILL_PUSH_VAPIDKEY", "canary-9");
+            jail.set_env("WAYBILL_DATABASE_PASSWORD", "canary-11");
             jail.set_env("WAYBILL_RATES_EMAIL", "7.5");
             let flags = Overrides { prefix: Some("test.".into()), ..Overrides::default() };
             let shown = toml(&sources::all(None, &flags).unwrap(), &flags).unwrap();
@@ -153,6 +155,7 @@ token = "canary-10-canary-10"
                 "timeout = \"PT1M\"  # default",
                 "# vapidkey = redacted  # WAYBILL_PUSH_VAPIDKEY",
                 "postgres://waybill:redacted@db/waybill?sslmode=verify-full&sslpassword=redacted",
+                "# password = redacted  # WAYBILL_DATABASE_PASSWORD",
                 "# ledger is not set",
             ] {
                 assert!(shown.contains(line), "{line} is missing:\n{shown}");

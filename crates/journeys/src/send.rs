@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_millis(250);
 /// Where spans go, and how fast.
 #[derive(Clone, Debug)]
 pub struct Sending {
-    /// `http://host:port`, OTLP over gRPC.
+    /// `http://host:port` or `https://host:port`, OTLP over gRPC.
     pub endpoint: String,
     /// Most spans a second; as fast as they are taken where it is none.
     pub rate: Option<f64>,
@@ -83,7 +83,7 @@ impl Sending {
         loop {
             match store.send(stage, spans).await {
                 Ok(()) => return Ok(retries),
-                Err(error @ ResendError::Endpoint(_)) => return Err(error),
+                Err(error @ (ResendError::Endpoint(_) | ResendError::Settings(_))) => return Err(error),
                 Err(error) if retries + 1 == u64::from(TRIES) => return Err(error),
                 Err(ResendError::Export(_)) => tokio::time::sleep(wait).await,
             }

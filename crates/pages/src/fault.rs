@@ -39,7 +39,9 @@ impl Fault {
         match self {
             Fault::NotFound(_) => StatusCode::NOT_FOUND,
             Fault::Wrong(_) => StatusCode::BAD_REQUEST,
-            Fault::Away | Fault::Database(StoreError::Away(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Away | Fault::Database(StoreError::Away(_) | StoreError::Denied(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Fault::Database(_) | Fault::Kept(_) | Fault::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -48,7 +50,7 @@ impl Fault {
         let (title, detail) = match self {
             Fault::NotFound(what) => ("Not found", what.clone()),
             Fault::Wrong(why) => ("That is no question", (*why).to_owned()),
-            Fault::Away | Fault::Database(StoreError::Away(_)) => {
+            Fault::Away | Fault::Database(StoreError::Away(_) | StoreError::Denied(_)) => {
                 ("The database does not answer", "Nothing is lost: the stages wait for it. Try again.".to_owned())
             }
             Fault::Database(_) | Fault::Kept(_) | Fault::Template(_) => {

@@ -116,6 +116,8 @@ pub struct Runner<S: Stage, I, O> {
     shutdown: Shutdown,
     next_timer: Instant,
     next_prune: Instant,
+    /// While the database is away.
+    outage: Option<Outage>,
 }
 
 impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
@@ -161,6 +163,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             shutdown,
             next_timer: now,
             next_prune: now + PRUNE.0,
+            outage: None,
         }
     }
 
@@ -216,9 +219,15 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             self.next_timer = now + TIMER;
             let room = MOST.saturating_sub(self.calls.out());
             match self.store.due(S::NAME, DUE_KEYS.min(i64::try_from(room).unwrap_or(0)), LEASE).await {
-                Ok(due) if due.is_empty() => {}
-                Ok(due) => self.unparked(due).await?,
-                Err(error) => self.pause("parked records", error).await?,
+                Ok(due) => {
+                    self.recovered();
+                    if !due.is_empty() {
+                        self.unparked(due).await?;
+                    }
+                }
+                Err(error) => {
+                    self.pause("parked records", &error)?;
+                }
             }
         }
         if now >= self.next_prune {
@@ -226,7 +235,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             match self.store.prune(S::TABLE, self.desk.policy.retention, PRUNE.1).await {
                 Ok(0) => {}
                 Ok(deleted) => tracing::info!(stage = S::NAME, deleted, "decisions past their retention are deleted"),
-                Err(error) => self.pause("old decisions", error).await?,
+                Err(error) => {
+                    self.pause("old decisions", &error)?;
+                }
             }
         }
         Ok(())
@@ -256,11 +267,25 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Ok(())
     }
 
-    /// One failed try of something that the next turn of the loop tries again.
-    async fn pause(&mut self, what: &str, error: StoreError) -> Result<(), StageError> {
-        tracing::warn!(stage = S::NAME, error = %chain(&error), "{what}: tried again soon");
-        self.source.idle(BACK_OFF.0)?;
-        Ok(())
+    /// One failed try of something that a later turn of the loop tries again, after a wait that grows: a database that
+    /// refuses us is not asked several times a second. Yields whether no stop was requested meanwhile.
+    fn pause(&mut self, what: &str, error: &StoreError) -> Result<bool, StageError> {
+        let (kind, why) = (error.to_string(), format!("{what}: {}", chain(error)));
+        let outage = self.outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, &why));
+        match &outage.kind {
+            // A connection that was cut, and then a password that is not taken: the second is what somebody must know.
+            Some(before) if *before != kind => tracing::warn!(stage = S::NAME, why, "still paused, for another reason"),
+            _ => {}
+        }
+        outage.kind = Some(kind);
+        Ok(outage.wait(&mut self.source, &self.pulse, &self.shutdown)?)
+    }
+
+    /// The database answers.
+    fn recovered(&mut self) {
+        if let Some(outage) = self.outage.take() {
+            outage.over(&self.pulse);
+        }
     }
 
     /// Carries one batch through; it ends early only where a stop is requested while the platform is away.
@@ -300,13 +325,10 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
 
     /// Decides and keeps, as often as it takes.
     async fn decide(&mut self, items: &[Item<S>]) -> Result<Decided<S::Call>, StageError> {
-        let mut outage: Option<Outage> = None;
         loop {
             match self.desk.attempt(&mut self.store, items).await {
                 Ok(plan) => {
-                    if let Some(outage) = outage {
-                        outage.over(&self.pulse);
-                    }
+                    self.recovered();
                     return Ok(Decided::Plan(plan));
                 }
                 Err(Attempt::Refused(refusal)) => return Ok(Decided::Refused(refusal)),
@@ -316,8 +338,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
                     return Err(StageError::Store(error));
                 }
                 Err(Attempt::Store(error)) => {
-                    let outage = outage.get_or_insert_with(|| Outage::begin(S::NAME, &self.pulse, &chain(&error)));
-                    if !outage.wait(&mut self.source, &self.pulse, &self.shutdown)? {
+                    if !self.pause("a batch", &error)? {
                         return Ok(Decided::Stopped);
                     }
                 }
@@ -339,7 +360,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             && let Err(error) = self.store.unpark(S::NAME, &plan.unpark).await
         {
             // The lease runs out, the record comes again, and its answer is repeated.
-            self.pause("answered records stay parked", error).await?;
+            self.pause("answered records stay parked", &error)?;
         }
         self.source.done(&next_offsets(items.iter().filter(|i| i.parked.is_none()).map(|i| &i.record)))?;
         Failpoint::AfterOffsets.pass();
@@ -412,6 +433,8 @@ struct Outage {
     span: tracing::Span,
     begun: Instant,
     wait: Duration,
+    /// Of the database's last error, where it is the database.
+    kind: Option<String>,
 }
 
 impl Outage {
@@ -419,7 +442,7 @@ impl Outage {
         pulse.away(true);
         tracing::warn!(stage, why, "paused: nothing is lost, it goes on when the platform is back");
         let span = tracing::info_span!("waybill.stage.paused", stage, otel.status_code = "ERROR", reason = why);
-        Outage { span, begun: Instant::now(), wait: BACK_OFF.0 }
+        Outage { span, begun: Instant::now(), wait: BACK_OFF.0, kind: None }
     }
 
     /// Waits, longer each time; yields whether to try again.

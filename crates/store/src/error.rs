@@ -2,6 +2,7 @@
 
 use sqlx::error::ErrorKind;
 use sqlx::migrate::MigrateError;
+use std::path::PathBuf;
 
 /// An error of the database.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +10,18 @@ pub enum StoreError {
     /// The URL names no database that is built in.
     #[error("the database URL must begin with postgres:// or sqlite://")]
     Url,
+    /// The URL says something that nobody understands, for example `sslmod=verify-full`.
+    #[error("the database URL has a parameter {0}, which means nothing here")]
+    Parameter(String),
+    /// The URL names a file that cannot be read.
+    #[error("{0} of the database URL: cannot read {path}", path = .1.display())]
+    File(String, PathBuf, #[source] std::io::Error),
+    /// The database refuses this process, or the process the database.
+    #[error(
+        "the database does not let this process in, or is not to be trusted (look at user, password and its VALID UNTIL, \
+         sslmode, sslrootcert, sslcert, and the server's pg_hba.conf)"
+    )]
+    Denied(#[source] sqlx::Error),
     /// The SQLite file belongs to another process.
     #[error("the SQLite database is in use by another process: end that one, or use Postgres for several processes")]
     InUse,

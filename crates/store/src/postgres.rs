@@ -3,16 +3,50 @@
 use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
 use sqlx::postgres::{PgArguments, PgConnectOptions, types::PgInterval};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection as _, PgConnection, Row};
+use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
+use url::Url;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
+/// What sqlx makes something of in a URL.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Those of them that name a file, or are its text.
+const FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+
 /// One connection, made again whenever it was lost.
-#[derive(Debug)]
 pub struct Postgres {
     options: Box<PgConnectOptions>,
     connection: Option<PgConnection>,
+}
+
+/// Without the options: a password is among them.
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").field("connected", &self.connection.is_some()).finish_non_exhaustive()
+    }
 }
 
 /// A transaction that holds the store's connection.
@@ -24,7 +58,9 @@ pub struct PgTx<'a> {
 
 impl Postgres {
     pub(crate) fn new(url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)?
+        check(url)?;
+        let options = PgConnectOptions::from_str(url)
+            .map_err(StoreError::Denied)?
             .application_name("waybill")
             // Plans follow the tables' real sizes: a plan kept from an empty table would scan a full one.
             .options([("plan_cache_mode", "force_custom_plan"), ("jit", "off"), ("statement_timeout", "30s")])
@@ -37,7 +73,7 @@ impl Postgres {
     }
 
     pub(crate) async fn migrate(&mut self) -> Result<(), StoreError> {
-        let mut connection = self.options.connect().await?;
+        let mut connection = self.connect().await?;
         // The migrator takes an advisory lock, so processes that start together wait for one another.
         MIGRATIONS.run(&mut connection).await.map_err(StoreError::from)?;
         connection.close().await?;
@@ -55,10 +91,17 @@ impl Postgres {
     async fn begin_as(&mut self, sql: &'static str) -> Result<PgTx<'_>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.options.connect().await?,
+            None => self.connect().await?,
         };
         sqlx::raw_sql(sql).execute(&mut connection).await?;
         Ok(PgTx { home: &mut self.connection, connection })
+    }
+
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
+        self.options
+            .connect()
+            .await
+            .map_err(|error| if is_denied(&error) { StoreError::Denied(error) } else { error.into() })
     }
 
     pub(crate) async fn unlock_outbox(&mut self, stage: &str) -> Result<(), StoreError> {
@@ -67,6 +110,34 @@ impl Postgres {
         sqlx::query(sql).bind(stage).execute(&mut connection).await?;
         self.connection = Some(connection);
         Ok(())
+    }
+}
+
+/// sqlx passes over a parameter that it does not know, with its value in the log: of a misspelt `sslmode` the password would
+/// travel in the open. And a file that is not there is told without its name.
+fn check(url: &str) -> Result<(), StoreError> {
+    // What is no URL is told by whoever reads it next.
+    let Ok(url) = Url::parse(url) else { return Ok(()) };
+    for (name, value) in url.query_pairs() {
+        if !PARAMETERS.contains(&&*name) && !name.starts_with("options[") {
+            return Err(StoreError::Parameter(name.into_owned()));
+        }
+        if FILES.contains(&&*name) && !value.trim_start().starts_with("-----BEGIN") {
+            File::open(&*value).map_err(|error| StoreError::File(name.into_owned(), (*value).into(), error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether connecting failed for a reason that no waiting mends: somebody has to change a setting or the server.
+fn is_denied(error: &sqlx::Error) -> bool {
+    match error {
+        // Class 28: the password, the certificate, pg_hba.conf. 3D000: there is no such database.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("28") || code == "3D000"),
+        sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => true,
+        // A handshake that one of the two sides did not accept.
+        sqlx::Error::Io(error) => error.kind() == ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

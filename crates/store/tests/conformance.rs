@@ -319,3 +319,16 @@ async fn a_database_that_is_away_is_said_to_be_away() {
     let error = store.begin().await.unwrap_err();
     assert!(matches!(error, StoreError::Away(_)), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_url_that_says_what_nobody_understands_is_refused_and_no_password_is_said() {
+    let misspelt = Store::open("postgres://x:canary@127.0.0.1/x?sslmod=verify-full&sslpassword=canary").await;
+    assert!(matches!(&misspelt, Err(StoreError::Parameter(name)) if name == "sslmod"), "{misspelt:?}");
+    let wrong = Store::open("postgres://x:canary@127.0.0.1/x?sslmode=sometimes").await;
+    assert!(matches!(wrong, Err(StoreError::Denied(_))), "{wrong:?}");
+    let gone = Store::open("postgres://x:canary@127.0.0.1/x?sslmode=verify-full&sslrootcert=/not/there").await;
+    assert!(matches!(&gone, Err(StoreError::File(name, ..)) if name == "sslrootcert"), "{gone:?}");
+    let good = Store::open("postgres://x:canary@127.0.0.1/x?sslmode=verify-full").await;
+    assert!(good.is_ok());
+    assert!(!format!("{misspelt:?} {wrong:?} {gone:?} {good:?}").contains("canary"));
+}

@@ -11,6 +11,8 @@ mod queue;
 mod record;
 mod resend;
 mod settings;
+mod tls;
+mod trouble;
 mod wire;
 
 pub use context::{Carrier, Incoming, Stamp, Waybill, traceparent};

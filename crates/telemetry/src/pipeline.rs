@@ -2,10 +2,13 @@
 //!
 //! - Handing over a span costs a queue slot, never a wait: a full queue drops, and the drop is counted.
 //! - What an export loses is counted too; both are the metric `waybill.spans.dropped`.
+//! - After a failure it rests, longer each time, and says once a minute why.
 //! - Closing takes at most [`CLOSE_LIMIT`], whatever the collector does.
 
 use crate::queue::{Bounds, Counts, Dropped, Queue};
 use crate::settings::{Sampling, TelemetryConfig, TelemetryError, number, only_grpc, resource, sampling, variable};
+use crate::tls::{Signal, secured};
+use crate::trouble::Telling;
 use crate::{SCHEMA_URL, SpanRecord};
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::{TraceFlags, TracerProvider};
@@ -33,6 +36,8 @@ const QUEUE: usize = 65_536;
 const BATCH: usize = 2_048;
 /// Longest wait for a batch to fill; `OTEL_BSP_SCHEDULE_DELAY` (ms) wins.
 const DELAY: Duration = Duration::from_millis(200);
+/// First and longest rest after an export that failed, in which spans wait: a collector that refuses us is left alone.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Time between two exports of metrics; `OTEL_METRIC_EXPORT_INTERVAL` (ms) wins.
 const METRIC_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -112,8 +117,8 @@ impl Telemetry {
         let spans = span_export(enabled, &resource)?;
         let mut meters = SdkMeterProvider::builder().with_resource(resource.clone());
         if enabled {
-            let exporter = MetricExporter::builder().with_tonic().build()?;
-            let mut reader = PeriodicReader::builder(exporter);
+            let exporter = secured(MetricExporter::builder().with_tonic(), Signal::Metrics, None)?.build()?;
+            let mut reader = PeriodicReader::builder(Telling::new(exporter));
             if variable("OTEL_METRIC_EXPORT_INTERVAL").is_none() {
                 reader = reader.with_interval(METRIC_INTERVAL);
             }
@@ -231,13 +236,14 @@ fn span_export(enabled: bool, resource: &Resource) -> Result<SpanExport, Telemet
     let counts = Arc::new(Counts::default());
     let mut queue = None;
     if enabled {
-        let mut exporter = OtlpSpanExporter::builder().with_tonic().build()?;
+        let mut exporter = secured(OtlpSpanExporter::builder().with_tonic(), Signal::Traces, None)?.build()?;
         exporter.set_resource(resource);
         let limit = number("OTEL_BSP_MAX_QUEUE_SIZE")?.unwrap_or(QUEUE);
         let bounds = Bounds {
             queue: limit as u64,
             batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")?.unwrap_or(BATCH).min(limit),
             delay: number("OTEL_BSP_SCHEDULE_DELAY")?.map_or(DELAY, |ms| Duration::from_millis(ms as u64)),
+            rest: REST,
         };
         queue = Some(Queue::start(exporter, bounds, counts.clone()).map_err(TelemetryError::Thread)?);
     }

@@ -4,6 +4,7 @@
 //! exporter's form. The SDK's batch processor takes them one by one into a ring that is allocated whole (decision 005).
 
 use crate::SpanRecord;
+use crate::trouble::Trouble;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,6 +21,8 @@ pub(crate) struct Bounds {
     pub batch: usize,
     /// Longest wait for a request to fill.
     pub delay: Duration,
+    /// First and longest rest after an export that failed.
+    pub rest: (Duration, Duration),
 }
 
 /// Spans that never reached the collector, by reason.
@@ -110,7 +113,7 @@ impl Queue {
         counts: Arc<Counts>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { inbox: Mutex::default(), wake: Condvar::new() });
-        let export = Export { exporter, bounds, counts: counts.clone(), waiting: Vec::new(), due: None };
+        let export = Export { exporter, bounds, counts: counts.clone(), waiting: Vec::new(), due: None, rest: None };
         let inbox = shared.clone();
         std::thread::Builder::new().name("span export".to_owned()).spawn(move || export.run(&inbox))?;
         Ok(Queue { handle: Arc::new(Handle(shared)), counts, bounds })
@@ -167,12 +170,22 @@ struct Export<E> {
     waiting: Vec<SpanData>,
     /// When it leaves nevertheless.
     due: Option<Instant>,
+    /// After an export that failed.
+    rest: Option<Rest>,
+}
+
+/// Between two tries of an export that fails.
+struct Rest {
+    until: Instant,
+    next: Duration,
+    trouble: Trouble,
 }
 
 impl<E: SpanExporter> Export<E> {
     fn run(mut self, shared: &Shared) {
         loop {
             let Inbox { ended, flushes, closed, .. } = self.take(shared);
+            let hurry = closed || !flushes.is_empty();
             for ended in ended {
                 match ended {
                     Ended::Bridged(span) => self.waiting.push(*span),
@@ -180,14 +193,14 @@ impl<E: SpanExporter> Export<E> {
                         for span in spans {
                             self.waiting.extend(span.into_otel());
                             if self.waiting.len() >= self.bounds.batch {
-                                self.export();
+                                self.export(shared, hurry);
                             }
                         }
                     }
                 }
             }
-            if closed || !flushes.is_empty() || self.due.is_some_and(|due| due <= Instant::now()) {
-                self.export();
+            if hurry || self.due.is_some_and(|due| due <= Instant::now()) {
+                self.export(shared, hurry);
             }
             for done in flushes {
                 // Whoever asked may have given up.
@@ -223,20 +236,46 @@ impl<E: SpanExporter> Export<E> {
         Inbox { closed, ..std::mem::take(&mut *inbox) }
     }
 
-    fn export(&mut self) {
+    fn export(&mut self, shared: &Shared, hurry: bool) {
         self.due = None;
         if self.waiting.is_empty() {
             return;
+        }
+        if !hurry {
+            self.rest(shared);
         }
         let batch = std::mem::replace(&mut self.waiting, Vec::with_capacity(self.bounds.batch));
         let size = batch.len() as u64;
         let result = futures_executor::block_on(self.exporter.export(batch));
         self.counts.queued.fetch_sub(size, Relaxed);
-        if result.is_err() && self.counts.export_failed.fetch_add(size, Relaxed) == 0 {
-            tracing::warn!(
-                "spans cannot be exported and are dropped; orders go on \
-                 (waybill.spans.dropped counts them; is a collector at OTEL_EXPORTER_OTLP_ENDPOINT?)"
-            );
+        match result {
+            Ok(()) => {
+                if let Some(Rest { trouble, .. }) = self.rest.take() {
+                    trouble.over("spans");
+                }
+            }
+            Err(error) => {
+                self.counts.export_failed.fetch_add(size, Relaxed);
+                let (first, most) = self.bounds.rest;
+                let now = Instant::now();
+                let rest = self.rest.get_or_insert_with(|| Rest { until: now, next: first, trouble: Trouble::begin() });
+                rest.until = now + rest.next;
+                rest.next = (rest.next * 2).min(most);
+                rest.trouble.lose("spans", size, error);
+            }
+        }
+    }
+
+    /// Until it is time to try again, or nobody can wait for that.
+    fn rest(&self, shared: &Shared) {
+        let Some(rest) = &self.rest else { return };
+        let mut inbox = shared.inbox();
+        while !inbox.closed && inbox.flushes.is_empty() {
+            let left = rest.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            inbox = shared.wake.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -273,7 +312,12 @@ mod tests {
     }
 
     const LIMIT: Duration = Duration::from_secs(10);
-    const BOUNDS: Bounds = Bounds { queue: 10, batch: 4, delay: Duration::from_secs(3_600) };
+    const BOUNDS: Bounds = Bounds {
+        queue: 10,
+        batch: 4,
+        delay: Duration::from_secs(3_600),
+        rest: (Duration::from_millis(40), Duration::from_millis(80)),
+    };
 
     #[test]
     fn spans_leave_in_requests_of_the_batch_size_and_the_rest_when_flushed() {
@@ -307,6 +351,25 @@ mod tests {
         queue.stage(vec![span(), span()]);
         queue.flush(LIMIT).unwrap();
         assert_eq!(counts.dropped(), Dropped { queue_full: 0, export_failed: 2 });
+    }
+
+    #[test]
+    fn a_collector_that_refuses_is_left_alone_for_longer_each_time() {
+        let (collector, counts) = (Collector(Arc::default(), Arc::default(), true), Arc::new(Counts::default()));
+        let bounds = Bounds { queue: 100, ..BOUNDS };
+        let begun = Instant::now();
+        let queue = Queue::start(collector.clone(), bounds, counts.clone()).unwrap();
+        queue.stage((0..20).map(|_| span()).collect());
+        while collector.0.lock().unwrap().len() < 5 {
+            assert!(begun.elapsed() < LIMIT);
+            std::thread::yield_now();
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(40 + 80 + 80 + 80), "{:?}", begun.elapsed());
+        // Whoever closes does not wait for the next try.
+        let bounds = Bounds { queue: 100, rest: (Duration::from_secs(3_600), Duration::from_secs(3_600)), ..BOUNDS };
+        let queue = Queue::start(collector.clone(), bounds, counts.clone()).unwrap();
+        queue.stage((0..8).map(|_| span()).collect());
+        queue.flush(LIMIT).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Spans that were exported once, sent again from their published copies.
 
-use crate::SpanRecord;
+use crate::tls::{Signal, secured};
+use crate::{SpanRecord, TelemetryError};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter as OtlpSpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -15,6 +16,9 @@ pub enum ResendError {
     /// The endpoint is none.
     #[error("not an OTLP endpoint")]
     Endpoint(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// A standard variable means nothing here.
+    #[error("cannot set up the export")]
+    Settings(#[from] TelemetryError),
     /// The endpoint cannot be reached, or did not take them.
     #[error("the endpoint did not take spans")]
     Export(#[from] OTelSdkError),
@@ -29,7 +33,7 @@ pub struct Resend {
 }
 
 impl Resend {
-    /// To `http://host:port`. The connection is made with the first span.
+    /// To `http://host:port` or `https://host:port`, with the standard variables' certificates and headers. The connection is made with the first span.
     #[must_use]
     pub fn to(endpoint: &str) -> Self {
         Resend { endpoint: endpoint.to_owned(), exporters: HashMap::new() }
@@ -43,8 +47,8 @@ impl Resend {
         let exporter = match self.exporters.entry(stage.to_owned()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let mut exporter =
-                    OtlpSpanExporter::builder().with_tonic().with_endpoint(self.endpoint.clone()).build()?;
+                let builder = OtlpSpanExporter::builder().with_tonic().with_endpoint(self.endpoint.clone());
+                let mut exporter = secured(builder, Signal::Traces, Some(&self.endpoint))?.build()?;
                 // Without the detectors: who sends now is not who worked then.
                 let resource = Resource::builder_empty().with_attributes([
                     KeyValue::new("service.name", format!("waybill-{stage}")),

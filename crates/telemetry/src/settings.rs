@@ -17,6 +17,21 @@ pub enum TelemetryError {
         /// What it may be set to.
         supported: &'static str,
     },
+    /// The headers cannot be read; they are secrets and not repeated.
+    #[error("{0} must be key=value, several with commas (a space in a value is %20)")]
+    Headers(String),
+    /// TLS is asked for and not used.
+    #[error("{0} is set, but the endpoint is http:// (or none is set): give OTEL_EXPORTER_OTLP_ENDPOINT=https://…")]
+    Plain(String),
+    /// A file cannot be read.
+    #[error("{0}: cannot read {1}")]
+    File(String, String, #[source] std::io::Error),
+    /// Not certificates.
+    #[error("{0}: {1} holds no certificate (PEM), or one that is wrong")]
+    Certificates(String, String),
+    /// A client's certificate without its key, or the other way round.
+    #[error("{0} is set alone: OTEL_EXPORTER_OTLP_CLIENT_KEY and _CLIENT_CERTIFICATE go together")]
+    Alone(String),
     /// The exporter refused its configuration.
     #[error("cannot set up the OTLP exporter")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),

@@ -1,6 +1,7 @@
 //! An OTLP/gRPC receiver that keeps what it is sent.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,10 +15,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::transport::Server;
+use tonic::codegen::tokio_stream::StreamExt;
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use crate::authority::Credentials;
 use crate::metrics::{self, Measured};
 use crate::spans::{self, Caught};
 
@@ -34,25 +38,39 @@ pub struct Collector {
 impl Collector {
     /// On a free port. It runs on a thread of its own, so a test's runtime may block or end.
     pub fn start() -> anyhow::Result<Self> {
+        Self::guarded(&Guard::default())
+    }
+
+    /// One that asks who comes.
+    pub fn guarded(guard: &Guard<'_>) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .context("cannot bind a port")?;
         let address = listener.local_addr().context("a socket without address")?;
-        let shelf = Arc::new(Shelf::default());
+        let shelf = Arc::new(Shelf { authorization: guard.authorization.map(str::to_owned), ..Shelf::default() });
         let (stop, stopped) = oneshot::channel();
-        let services = Server::builder()
+        let mut server = Server::builder();
+        if let Some(tls) = guard.tls()? {
+            server = server.tls_config(tls).context("cannot set up TLS")?;
+        }
+        let services = server
             .add_service(TraceServiceServer::from_arc(shelf.clone()))
             .add_service(MetricsServiceServer::from_arc(shelf.clone()));
+        let counted = shelf.clone();
         let thread = std::thread::spawn(move || {
             runtime.block_on(async move {
                 let Ok(listener) = TcpListener::from_std(listener) else {
                     return;
                 };
+                let incoming = TcpIncoming::from(listener).map(move |connection| {
+                    counted.connections.fetch_add(1, Ordering::SeqCst);
+                    connection
+                });
                 // Not tonic's graceful shutdown: that waits for clients, and they stay connected.
                 tokio::select! {
-                    _ = services.serve_with_incoming(TcpIncoming::from(listener)) => {}
+                    _ = services.serve_with_incoming(incoming) => {}
                     _ = stopped => {}
                 }
             });
@@ -63,6 +81,16 @@ impl Collector {
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT`: `http://127.0.0.1:port`
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// `https://127.0.0.1:port`, whether it speaks TLS or not.
+    pub fn secure_endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// How many connections there were, whatever became of them.
+    pub fn connections(&self) -> usize {
+        self.shelf.connections.load(Ordering::SeqCst)
     }
 
     /// Every span so far, in the order of arrival.
@@ -94,6 +122,29 @@ impl Collector {
     /// How many exports were refused.
     pub fn refused(&self) -> usize {
         self.shelf.refused.load(Ordering::SeqCst)
+    }
+}
+
+/// What a collector asks of who comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guard<'a> {
+    /// Its own certificate; none: it speaks no TLS.
+    pub certificate: Option<&'a Credentials>,
+    /// Whose certificates clients must have.
+    pub clients: Option<&'a Path>,
+    /// What the header `authorization` must be.
+    pub authorization: Option<&'a str>,
+}
+
+impl Guard<'_> {
+    fn tls(&self) -> anyhow::Result<Option<ServerTlsConfig>> {
+        let Some(Credentials { certificate, key }) = self.certificate else { return Ok(None) };
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(read(certificate)?, read(key)?));
+        Ok(Some(match self.clients {
+            Some(clients) => tls.client_ca_root(Certificate::from_pem(read(clients)?)),
+            None => tls,
+        }))
     }
 }
 
@@ -131,11 +182,19 @@ struct Shelf {
     received_spans: AtomicU64,
     received_links: AtomicU64,
     refused: AtomicUsize,
+    connections: AtomicUsize,
+    authorization: Option<String>,
 }
 
 impl Shelf {
     /// Whether the export is to be kept.
-    async fn admit(&self) -> Result<bool, Status> {
+    async fn admit(&self, metadata: &MetadataMap) -> Result<bool, Status> {
+        let given = metadata.get("authorization").and_then(|given| given.to_str().ok());
+        if self.authorization.is_some() && given != self.authorization.as_deref() {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            // As careless servers do.
+            return Err(Status::unauthenticated(format!("not let in: {given:?}")));
+        }
         let manner = *lock(&self.manner);
         match manner {
             Manner::Keep => Ok(true),
@@ -155,7 +214,7 @@ impl TraceService for Shelf {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let keep = self.admit().await?;
+        let keep = self.admit(request.metadata()).await?;
         let resources = request.into_inner().resource_spans;
         let spans = resources.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
         let (count, links) = spans.fold((0, 0), |(count, links), span| (count + 1, links + span.links.len() as u64));
@@ -174,7 +233,7 @@ impl MetricsService for Shelf {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        if self.admit().await? {
+        if self.admit(request.metadata()).await? {
             lock(&self.metrics).extend(metrics::flatten(request.into_inner().resource_metrics));
         }
         Ok(Response::new(Default::default()))

@@ -7,11 +7,13 @@
 //!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
 //!   early, except under `CI=true`.
 //! - [`Browser`], a real Chromium.
+//! - [`Authority`], which signs certificates for any of them.
 //! - What a test touches: [`Scope`] (its topics and groups), [`Database`], [`Process`].
 //! - What it saw: [`read_topic`], [`committed`], [`Collector`] (spans and metrics over OTLP), [`eventually`].
 //!
 //! Nothing outlives the test process, even one that is killed: see `supervisor.rs`.
 
+mod authority;
 mod browser;
 mod cluster;
 mod collector;
@@ -39,9 +41,10 @@ mod topic_reader;
 mod unavailable;
 mod writer;
 
+pub use authority::{Authority, Credentials};
 pub use browser::Browser;
 pub use cluster::KafkaCluster;
-pub use collector::{Collector, Manner};
+pub use collector::{Collector, Guard, Manner};
 pub use database::Database;
 pub use eventually::eventually;
 pub use faults::{BlackHole, Refusing};
@@ -51,7 +54,7 @@ pub use lost_commit::LostCommit;
 pub use mail::{Arrived, MailServer};
 pub use metrics::{Kind, Measured, Point};
 pub use port::free_port;
-pub use postgres::{Postgres, PostgresServer, postgres};
+pub use postgres::{Entrance, Postgres, PostgresServer, postgres};
 pub use process::Process;
 pub use push::{PushReceiver, PushSubscription};
 pub use reader::{Rec, committed, count_topic, read_topic, topics};

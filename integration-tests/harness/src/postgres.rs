@@ -1,5 +1,9 @@
 //! A real Postgres: the one named by `WAYBILL_TEST_POSTGRES`, or one of our own.
 
+mod tls;
+
+pub use tls::Entrance;
+
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

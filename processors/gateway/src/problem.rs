@@ -180,7 +180,13 @@ impl From<StoreError> for Problem {
             StoreError::Refused(_) => Problem::internal(&error),
             // Somebody else was first: the same request finds that out.
             StoreError::Conflict => Kind::Overloaded.into(),
-            StoreError::Url | StoreError::InUse | StoreError::Migrate(_) | StoreError::Away(_) => {
+            StoreError::Url
+            | StoreError::Parameter(_)
+            | StoreError::File(..)
+            | StoreError::InUse
+            | StoreError::Migrate(_)
+            | StoreError::Denied(_)
+            | StoreError::Away(_) => {
                 tracing::warn!(error = told(&error), "database");
                 Kind::Unavailable.into()
             }

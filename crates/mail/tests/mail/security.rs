@@ -1,54 +1,26 @@
 //! TLS and passwords.
 
 use crate::{LONG, mail, settings};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use std::path::PathBuf;
-use tempfile::TempDir;
-use waybill_harness::MailServer;
+use waybill_harness::{Authority, Credentials, MailServer};
 use waybill_mail::{Answer, Settings, Smtp};
 
-/// An authority, and what it has signed, in files.
-struct Certificates {
-    folder: TempDir,
-    authority: CertifiedIssuer<'static, KeyPair>,
-}
+/// An authority whose certificates the mail servers have.
+struct Certificates(Authority);
 
 impl Certificates {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-        Certificates { folder, authority }
-    }
-
-    fn authority(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
-    /// A certificate for `name` that was valid until the end of `year`, and its key.
-    fn sign(&self, name: &str, year: i32) -> [String; 2] {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.authority).unwrap();
-        [("crt", certificate.pem()), ("key", key.serialize_pem())].map(|(ending, text)| {
-            let path = self.folder.path().join(format!("{name}-{year}.{ending}"));
-            std::fs::write(&path, text).unwrap();
-            path.to_str().unwrap().to_owned()
-        })
+        Certificates(Authority::new().unwrap())
     }
 
     async fn server(&self, tls: &str, name: &str, year: i32, more: &[&str]) -> Option<MailServer> {
-        let [certificate, key] = self.sign(name, year);
-        let args = ["--tls", tls, "--certificate", &certificate, "--key", &key];
+        let Credentials { certificate, key } = self.0.sign(name, year).unwrap();
+        let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+        let args = ["--tls", tls, "--certificate", certificate, "--key", key];
         MailServer::start(&[&args[..], more].concat()).await
     }
 
     fn settings(&self, scheme: &str, server: &MailServer) -> Settings {
-        Settings { ca_file: Some(self.authority()), ..settings(&format!("{scheme}://{}", server.address())) }
+        Settings { ca_file: Some(self.0.certificate()), ..settings(&format!("{scheme}://{}", server.address())) }
     }
 }
 

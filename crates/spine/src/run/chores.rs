@@ -70,7 +70,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         {
             match read(&self.desk.stage, &mut self.store).await {
                 Ok(values) => readings.set(values),
-                Err(error) => self.pause("the gauge", error).await?,
+                Err(error) => {
+                    self.pause("the gauge", &error)?;
+                }
             }
         }
         if !S::CHORES {
@@ -80,7 +82,9 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             match tend(&self.desk.stage, &mut self.store).await {
                 // Somebody else was first: the next time comes soon.
                 Ok(()) | Err(StoreError::Conflict) => {}
-                Err(error) => self.pause("chores", error).await?,
+                Err(error) => {
+                    self.pause("chores", &error)?;
+                }
             }
         }
         while self.chores.looks() && self.relay().await? && !self.shutdown.requested() {
@@ -95,7 +99,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
     async fn relay(&mut self) -> Result<bool, StageError> {
         let mut rows = match outbox(&self.desk.stage, &mut self.store).await {
             Ok(rows) => rows,
-            Err(error) => return self.pause("the outbox", error).await.map(|()| false),
+            Err(error) => return self.pause("the outbox", &error).map(|_| false),
         };
         if rows.is_empty() {
             return Ok(false);
@@ -109,7 +113,7 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         Failpoint::AfterRelay.pass();
         if let Err(error) = forget(&self.desk.stage, &mut self.store, &rows).await {
             // They are published again, under the same ids.
-            return self.pause("published rows stay in the outbox", error).await.map(|()| false);
+            return self.pause("published rows stay in the outbox", &error).map(|_| false);
         }
         Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows >= MOST))
     }

@@ -190,8 +190,8 @@ impl OrderLetter {
         let sending = mailer.deliver(&delivery, &reach, self.date, None, &content);
         let verdict = timeout_at(cutoff, sending).await;
         let verdict = verdict.unwrap_or_else(|_| Verdict::Unknown("no answer in time".to_owned()));
-        if let Verdict::Closed { wait, .. } = &verdict {
-            outlet.close(store, (*wait).max(lane_closed(self.away))).await;
+        if let Verdict::Closed { why, wait } = &verdict {
+            outlet.close(store, (*wait).max(lane_closed(self.away)), why).await;
         }
         Ok(Came::Sent { interval: (began, system_clock()), verdict, address })
     }

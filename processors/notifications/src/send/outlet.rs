@@ -122,10 +122,10 @@ impl Outlet {
     }
 
     /// Lets nothing out for so long, in any process.
-    pub(super) async fn close(&self, store: &mut Store, wait: Duration) {
+    pub(super) async fn close(&self, store: &mut Store, wait: Duration, why: &str) {
         let lane = self.0.lane.name;
         match self.0.lane.close(store, wait).await {
-            Ok(()) => tracing::warn!(lane, wait = ?wait, "nothing is sent for a while"),
+            Ok(()) => tracing::warn!(lane, why, wait = ?wait, "nothing is sent for a while"),
             Err(error) => tracing::warn!(lane, %error, "the lane cannot be closed; its next message finds out anew"),
         }
     }

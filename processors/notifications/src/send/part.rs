@@ -152,7 +152,7 @@ impl Part {
         let sent = send(outlet, &notice, &people, times, cutoff).await;
         let closed = closed(&sent, channel, self.away);
         if let Some(wait) = closed {
-            outlet.close(store, wait).await;
+            outlet.close(store, wait, why_closed(&sent)).await;
         }
         let tried = people.into_iter().zip(sent).map(|(person, sent)| tried(person, sent, closed.is_some()));
         Ok(Came::Tried(tried.collect(), closed))
@@ -248,6 +248,15 @@ fn closed(sent: &[Vec<Option<Sent>>], channel: &str, away: u32) -> Option<Durati
         later.filter(|later| channel == "push" && later.len() >= CROWD)?.into_iter().max()
     })?;
     Some(asked.max(lane_closed(away)))
+}
+
+/// What the first of them was told that was not let out. Reasons hold no address.
+fn why_closed(sent: &[Vec<Option<Sent>>]) -> &str {
+    let mut reasons = sent.iter().flatten().flatten().filter_map(|(_, _, verdict)| match verdict {
+        Verdict::Closed { why, .. } | Verdict::Later { why, .. } => Some(&**why),
+        Verdict::Sent | Verdict::Unknown(_) | Verdict::Refused(_) | Verdict::Dead(_) => None,
+    });
+    reasons.next().unwrap_or_default()
 }
 
 /// How long a lane is closed whose provider has been away so many times in a row.
