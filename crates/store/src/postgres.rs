@@ -1,12 +1,14 @@
 //! Postgres: any number of processes, `UNNEST` batches, the database's clock.
 
 use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgArguments, PgConnectOptions, types::PgInterval};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection as _, PgConnection, Row};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| crate::only_adding(sqlx::migrate!("migrations/postgres")));
 
 /// One connection, made again whenever it was lost.
 #[derive(Debug)]
