@@ -141,8 +141,7 @@ fn readers(folder: &Path) -> BTreeMap<String, Validator> {
     let mut schemas = files(folder);
     schemas.values_mut().for_each(open);
     let shared = schemas.remove(SHARED).unwrap();
-    let registry =
-        Registry::new().add(shared["$id"].as_str().unwrap().to_owned(), shared.clone()).unwrap().prepare().unwrap();
+    let registry = Registry::new().add(shared["$id"].as_str().unwrap(), shared.clone()).unwrap().prepare().unwrap();
     let reader = |(file, schema): (String, Value)| {
         let options = jsonschema::options().with_registry(&registry).should_validate_formats(true);
         let validator = options.build(&schema).unwrap_or_else(|error| panic!("{file}: {error}"));
