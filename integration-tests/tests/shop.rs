@@ -98,6 +98,12 @@ impl Shop {
         self.run_on(stages, &self.database)
     }
 
+    /// The same, of another build.
+    pub fn run_of(&self, binary: &Path, stages: &[&str]) -> Process {
+        let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
+        Process::spawn(binary, self.args(&args, &self.database), self.envs.clone()).unwrap()
+    }
+
     /// The same, with another way to the database.
     pub fn run_on(&self, stages: &[&str], database: &str) -> Process {
         let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
@@ -156,7 +162,11 @@ impl Shop {
     /// Waits until a stage has committed everything that stands on its topic.
     pub async fn until_committed(&self, stage: &str, topic: &str) {
         eventually(&format!("{stage} has committed all of {topic}"), LIMIT, async || {
-            let committed = self.committed(stage, topic);
+            let group = self.scope.group(&format!("waybill.{stage}"));
+            // A group that is new to the cluster has no coordinator for a moment.
+            let committed = waybill_harness::committed(&self.bootstrap, &group, &self.scope.topic(topic));
+            let committed: i64 =
+                committed.map_err(|error| format!("{error:#}"))?.iter().map(|(_, offset)| offset).sum();
             let records = self.count(topic);
             if committed == records { Ok(()) } else { Err(format!("{committed} of {records}")) }
         })

@@ -1,16 +1,18 @@
 //! Postgres: any number of processes, `UNNEST` batches, the database's clock.
 
 use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgArguments, PgConnectOptions, types::PgInterval};
 use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection as _, PgConnection, Row};
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 use url::Url;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| crate::only_adding(sqlx::migrate!("migrations/postgres")));
 
 /// What sqlx makes something of in a URL.
 const PARAMETERS: [&str; 18] = [

@@ -1,14 +1,15 @@
 //! SQLite: one process, one writer, write-ahead log. A second process is refused by the file lock.
 
 use crate::{Decided, Known, Park, Parked, Repark, StoreError, Table};
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, QueryBuilder, Row, SqliteConnection};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| crate::only_adding(sqlx::migrate!("migrations/sqlite")));
 
 /// Rows a statement: longer ones bring nothing, and SQLite bounds the number of parameters.
 const CHUNK: usize = 50;

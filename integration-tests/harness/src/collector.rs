@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tokio::net::TcpListener;
@@ -18,7 +20,7 @@ use tokio::sync::oneshot;
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Channel, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::authority::Credentials;
@@ -38,18 +40,34 @@ pub struct Collector {
 impl Collector {
     /// On a free port. It runs on a thread of its own, so a test's runtime may block or end.
     pub fn start() -> anyhow::Result<Self> {
-        Self::guarded(&Guard::default())
+        Self::begin(&Guard::default(), None)
     }
 
     /// One that asks who comes.
     pub fn guarded(guard: &Guard<'_>) -> anyhow::Result<Self> {
+        Self::begin(guard, None)
+    }
+
+    /// The same before another one, at `endpoint`: what comes is passed on, and kept once that one has taken it.
+    pub fn in_front_of(endpoint: &str) -> anyhow::Result<Self> {
+        let next = Endpoint::from_shared(endpoint.to_owned()).context("not an endpoint")?;
+        Self::begin(&Guard::default(), Some(next))
+    }
+
+    fn begin(guard: &Guard<'_>, next: Option<Endpoint>) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .context("cannot bind a port")?;
         let address = listener.local_addr().context("a socket without address")?;
-        let shelf = Arc::new(Shelf { authorization: guard.authorization.map(str::to_owned), ..Shelf::default() });
+        // A channel belongs to a runtime, also one that connects later.
+        let next = {
+            let _within = runtime.enter();
+            next.map(|next| next.connect_lazy())
+        };
+        let authorization = guard.authorization.map(str::to_owned);
+        let shelf = Arc::new(Shelf { authorization, next, ..Shelf::default() });
         let (stop, stopped) = oneshot::channel();
         let mut server = Server::builder();
         if let Some(tls) = guard.tls()? {
@@ -176,6 +194,8 @@ impl Drop for Collector {
 
 #[derive(Default)]
 struct Shelf {
+    /// Whom exports are passed on to.
+    next: Option<Channel>,
     spans: Mutex<Vec<Caught>>,
     metrics: Mutex<Vec<Measured>>,
     manner: Mutex<Manner>,
@@ -215,7 +235,11 @@ impl TraceService for Shelf {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let keep = self.admit(request.metadata()).await?;
-        let resources = request.into_inner().resource_spans;
+        let request = request.into_inner();
+        if let Some(next) = &self.next {
+            TraceServiceClient::new(next.clone()).export(request.clone()).await?;
+        }
+        let resources = request.resource_spans;
         let spans = resources.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
         let (count, links) = spans.fold((0, 0), |(count, links), span| (count + 1, links + span.links.len() as u64));
         self.received_spans.fetch_add(count, Ordering::SeqCst);
@@ -233,8 +257,13 @@ impl MetricsService for Shelf {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        if self.admit(request.metadata()).await? {
-            lock(&self.metrics).extend(metrics::flatten(request.into_inner().resource_metrics));
+        let keep = self.admit(request.metadata()).await?;
+        let request = request.into_inner();
+        if let Some(next) = &self.next {
+            MetricsServiceClient::new(next.clone()).export(request.clone()).await?;
+        }
+        if keep {
+            lock(&self.metrics).extend(metrics::flatten(request.resource_metrics));
         }
         Ok(Response::new(Default::default()))
     }

@@ -55,7 +55,8 @@ pub(crate) fn npm(lib: &Path, package: &str, version: &str) -> anyhow::Result<()
     run(Command::new("npm").arg("install").args(quiet).arg("--prefix").arg(lib).arg(package))
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a program to its end.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let run = command.stdin(Stdio::null()).output().with_context(|| format!("{program} cannot be run"))?;
     ensure!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));

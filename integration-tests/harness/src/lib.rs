@@ -6,7 +6,7 @@
 //! - [`schemathesis()`], which fuzzes an HTTP API by its OpenAPI document.
 //!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
 //!   early, except under `CI=true`.
-//! - [`Browser`], a real Chromium.
+//! - [`Browser`], a real Chromium; [`otelcol()`], a real OpenTelemetry collector; [`Prometheus`].
 //! - [`Authority`], which signs certificates for any of them.
 //! - What a test touches: [`Scope`] (its topics and groups), [`Database`], [`Process`].
 //! - What it saw: [`read_topic`], [`committed`], [`Collector`] (spans and metrics over OTLP), [`eventually`].
@@ -28,9 +28,11 @@ mod kafka;
 mod lost_commit;
 mod mail;
 mod metrics;
+mod otelcol;
 mod port;
 mod postgres;
 mod process;
+mod prometheus;
 mod push;
 mod reader;
 mod schemathesis;
@@ -53,9 +55,11 @@ pub use kafka::{Kafka, KafkaServer, kafka};
 pub use lost_commit::LostCommit;
 pub use mail::{Arrived, MailServer};
 pub use metrics::{Kind, Measured, Point};
+pub use otelcol::{OTELCOL_VERSION, otelcol};
 pub use port::free_port;
 pub use postgres::{Entrance, Postgres, PostgresServer, postgres};
 pub use process::Process;
+pub use prometheus::Prometheus;
 pub use push::{PushReceiver, PushSubscription};
 pub use reader::{Rec, committed, count_topic, read_topic, topics};
 pub use schemathesis::schemathesis;

@@ -28,6 +28,8 @@ pub struct Measured {
     pub kind: Kind,
     /// One for each set of attributes.
     pub points: Vec<Point>,
+    /// All of it, as it came over the wire.
+    pub wire: Metric,
 }
 
 /// What a metric is over the wire.
@@ -80,17 +82,18 @@ fn flatten_one(
     schema_url: &str,
     metric: Metric,
 ) -> Option<Measured> {
-    let (kind, points) = points(metric.data?);
+    let (kind, points) = points(metric.data.clone()?);
     Some(Measured {
         resource: resource.clone(),
         scope_name: scope.name.clone(),
         scope_version: scope.version.clone(),
         schema_url: schema_url.to_owned(),
-        name: metric.name,
-        unit: metric.unit,
-        description: metric.description,
+        name: metric.name.clone(),
+        unit: metric.unit.clone(),
+        description: metric.description.clone(),
         kind,
         points,
+        wire: metric,
     })
 }
 

@@ -18,14 +18,17 @@ pub(crate) fn instant(micros: i64) -> SystemTime {
 pub(crate) async fn lock(tx: &mut Tx<'_>, products: &[&str], orders: &[&str]) -> Result<Vec<Stock>, StoreError> {
     Ok(match tx.connection() {
         Connection::Postgres(connection) => {
-            let sql = "select * from stock where product_id = any(array(
+            // By name: a statement that is prepared fails once a newer version has added a column to what `*` is.
+            let sql = "select product_id, received, available, reserved, sold, shrinkage, version, last_zero_version
+                       from stock where product_id = any(array(
                            select unnest($1::text[]) union
                            select product_id from reservations where order_id = any($2) and state <> 'released'))
                        order by product_id for update";
             sqlx::query_as(sql).bind(products).bind(orders).fetch_all(connection).await?
         }
         Connection::Sqlite(connection) => {
-            let sql = "select * from stock where product_id in (
+            let sql = "select product_id, received, available, reserved, sold, shrinkage, version, last_zero_version
+                       from stock where product_id in (
                            select value from json_each(?1) union
                            select product_id from reservations
                            where order_id in (select value from json_each(?2)) and state <> 'released')";

@@ -126,7 +126,8 @@ pub async fn register(tx: &mut Tx<'_>, products: &[&str]) -> Result<(), StoreErr
 /// The database is away.
 pub async fn stock(store: &mut Store) -> Result<Vec<Stock>, StoreError> {
     let mut tx = store.begin().await?;
-    let sql = "select * from stock order by product_id";
+    let sql = "select product_id, received, available, reserved, sold, shrinkage, version, last_zero_version
+               from stock order by product_id";
     let stock = match tx.connection() {
         Connection::Postgres(connection) => sqlx::query_as(sql).fetch_all(connection).await?,
         Connection::Sqlite(connection) => sqlx::query_as(sql).fetch_all(connection).await?,
