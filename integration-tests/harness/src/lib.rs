@@ -52,7 +52,7 @@ pub use mail::{Arrived, MailServer};
 pub use metrics::{Kind, Measured, Point};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresServer, postgres};
-pub use process::Process;
+pub use process::{Process, Usage, usage};
 pub use push::{PushReceiver, PushSubscription};
 pub use reader::{Rec, committed, count_topic, read_topic, topics};
 pub use schemathesis::schemathesis;
