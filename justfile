@@ -45,7 +45,7 @@ bench what *args:
     if [ {{what}} = chain ]; then mvn -q -B -f benchmarks/kafka-streams package; fi
     target/release/waybill-bench {{what}} {{args}}
 
-# A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end; with --checkouts 5000, checkouts whose processes are killed; with --subscribers 100000 --kills 20, a crowd that is told of a restock
+# A seeded storm over three brokers, Postgres and nine stage processes, with the independent checker at the end; with --checkouts 5000, checkouts whose processes are killed; with --subscribers 100000 --kills 20, a crowd that is told of a restock; with --soak 30, the whole flow for so many minutes, everything restarted in turn
 storm *args:
     cargo build --release -p waybill -p waybill-storm
     target/release/waybill-storm {{args}}

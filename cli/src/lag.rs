@@ -48,6 +48,14 @@ fn table(lags: &[StageLag]) -> String {
         if !lag.committed && lag.records > 0 {
             let _ = writeln!(text, "    has never committed: it will begin with the first record there is");
         }
+        for PartitionLag { topic, partition, committed, end, .. } in &lag.partitions {
+            if let Some(committed) = committed.filter(|committed| committed > end) {
+                let _ = writeln!(
+                    text,
+                    "    {topic}/{partition} ends at {end}, and {committed} is committed: its records were lost"
+                );
+            }
+        }
         for PartitionLag { topic, partition, committed, end, records, age_s, .. } in
             lag.partitions.iter().filter(|partition| partition.records > 0)
         {

@@ -33,6 +33,17 @@ pub struct Args {
     /// What this process is to be, one or more
     #[arg(required = true, value_enum)]
     roles: Vec<Role>,
+    /// A record that ends the process whenever it comes, for example orders.new/3/1207: a dead letter at once, with no look
+    /// into it. May be repeated
+    #[arg(long, value_name = "TOPIC/PARTITION/OFFSET", value_parser = position)]
+    refuse: Vec<String>,
+}
+
+fn position(text: &str) -> Result<String, String> {
+    let numbers =
+        text.rsplitn(3, '/').take(2).all(|number| number.parse::<u64>().is_ok_and(|n| n.to_string() == number));
+    let sound = numbers && text.rsplitn(3, '/').nth(2).is_some_and(|topic| !topic.is_empty());
+    if sound { Ok(text.to_owned()) } else { Err("not a position, such as orders.new/3/1207".to_owned()) }
 }
 
 /// Runs the command.
@@ -42,7 +53,7 @@ pub fn run(config: &Config, args: &Args) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::default();
     runtime.spawn(stop_on_signal(shutdown.clone()));
     let result = runtime.block_on(async {
-        let policy = config.policy(&Catalogue::built_in()?)?;
+        let policy = Policy { refuse: args.refuse.clone().into(), ..config.policy(&Catalogue::built_in()?)? };
         let kafka = config.kafka();
         let mut running = Running::new(kafka, Health::new(config.health.stall), shutdown, policy);
         if roles.iter().any(|role| *role != Role::PaymentSimulator) {
@@ -197,7 +208,7 @@ impl Running {
             &telemetry,
             self.health.pulse(S::NAME),
             self.shutdown.clone(),
-            self.policy,
+            self.policy.clone(),
             system_clock,
             Caller { runtime: Handle::current(), means },
         );
@@ -273,5 +284,22 @@ fn stuck(stage: &str, quiet: Duration) -> anyhow::Error {
 fn tell_dropped(role: &'static str, Dropped { queue_full, export_failed }: Dropped) {
     if queue_full + export_failed > 0 {
         tracing::warn!(role, queue_full, export_failed, "spans dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position;
+
+    #[test]
+    fn a_position_names_topic_partition_and_offset() {
+        for good in ["orders.new/3/1207", "redrive.order-mail/0/0"] {
+            assert_eq!(position(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "orders.new", "orders.new/3", "/3/1207", "orders.new/3/x", "orders.new/-3/1207", "orders.new/03/1"]
+        {
+            assert!(position(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod checkout;
 mod commands;
 mod crowd;
 mod dead;
+mod disasters;
 mod failpoints;
 mod fanout;
 mod faults;

@@ -32,17 +32,20 @@ impl Shop {
 
     /// On a database that the test owns.
     pub async fn on(name: &str, database: &str) -> Option<Self> {
-        let bootstrap = kafka()?.bootstrap().to_owned();
-        let scope = Scope::new(&bootstrap, name);
+        Some(Shop::at(name, kafka()?.bootstrap(), database))
+    }
+
+    /// On a broker and a database that the test owns.
+    pub fn at(name: &str, bootstrap: &str, database: &str) -> Self {
         let shop = Shop {
-            bootstrap,
-            scope,
+            bootstrap: bootstrap.to_owned(),
+            scope: Scope::new(bootstrap, name),
             database: database.to_owned(),
             envs: vec![telemetry_off(), no_pages()],
             _home: None,
         };
         shop.done(&["topics", "apply"]);
-        Some(shop)
+        shop
     }
 
     /// The same shop where its topics are not.
@@ -197,15 +200,19 @@ impl Shop {
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
-    /// What always holds of a drained shop, told by topics and tables alone. `units`: in the bins at the start.
-    pub async fn check(&self, orders: usize, units: i64) {
-        let chain = Chain {
+    /// For the checker; `units`: in the bins at the start.
+    pub fn chain(&self, units: i64) -> Chain {
+        Chain {
             bootstrap: self.bootstrap.clone(),
             prefix: self.scope.prefix().to_owned(),
             database: self.database.clone(),
             units,
-        };
-        let report = chain.check().await.unwrap();
+        }
+    }
+
+    /// What always holds of a drained shop, told by topics and tables alone. `units`: in the bins at the start.
+    pub async fn check(&self, orders: usize, units: i64) {
+        let report = self.chain(units).check().await.unwrap();
         assert!(report.violations.is_empty(), "{report}");
         assert_eq!(report.orders, orders, "{report}");
         assert_eq!(report.dead, 0, "{report}");

@@ -2,6 +2,7 @@
 
 use crate::dead::dead_letter;
 use crate::envelope::{Accepted, Outbound, headers};
+use crate::failpoint;
 use crate::item::{Item, Kept, Waited};
 use crate::record::{Message, kept_answer};
 use crate::run::LEASE;
@@ -297,6 +298,9 @@ impl<'d, 'k, S: Stage> Batch<'d, 'k, S> {
         if queue.parked && item.parked.is_none() {
             return self.wait(item, key, Duration::ZERO, "an earlier record of this key waits".to_owned());
         }
+        let record = &item.record;
+        tracing::debug!(stage = S::NAME, topic = %record.topic, partition = record.partition, offset = record.offset, "decides");
+        failpoint::at_key(key);
         let start = (self.desk.clock)();
         let state = self.rows.of_subjects.get(subject).and_then(|row| row.state.as_ref());
         let stage = &self.desk.stage;

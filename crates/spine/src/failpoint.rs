@@ -1,9 +1,12 @@
 //! Named points at which a test makes the process abort, as a crash would.
 //!
-//! `WAYBILL_TEST_FAILPOINT=after_commit:3` aborts at the third pass of `after_commit`. Unset, a pass costs one load.
+//! `WAYBILL_TEST_FAILPOINT=after_commit:3` aborts at the third pass of `after_commit`, `key:o-7` whenever a record of `o-7` is
+//! decided. Unset, a pass costs one load.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const VARIABLE: &str = "WAYBILL_TEST_FAILPOINT";
 
 /// Every point there is, in the order of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +67,17 @@ impl Failpoint {
     }
 }
 
+/// A record of this key is decided now, or never: some ends the process each time it comes.
+pub(crate) fn at_key(key: &str) {
+    static SET: OnceLock<Option<String>> = OnceLock::new();
+    let set = SET.get_or_init(|| std::env::var(VARIABLE).ok()?.strip_prefix("key:").map(str::to_owned));
+    if set.as_deref() == Some(key) {
+        std::process::abort();
+    }
+}
+
 fn read() -> Option<(String, u64)> {
-    let value = std::env::var("WAYBILL_TEST_FAILPOINT").ok()?;
+    let value = std::env::var(VARIABLE).ok()?;
     let (name, nth) = value.split_once(':').unwrap_or((&value, "1"));
     Some((name.to_owned(), nth.parse().ok()?))
 }

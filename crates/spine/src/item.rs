@@ -58,10 +58,17 @@ impl Kept {
 }
 
 impl<S: Stage> Item<S> {
-    pub(crate) fn received(record: Record, baggage: &[String]) -> Self {
+    /// `refuse`: positions of records that are to be dead letters without a look into them.
+    pub(crate) fn received(record: Record, baggage: &[String], refuse: &[String]) -> Self {
+        tracing::debug!(stage = S::NAME, topic = %record.topic, partition = record.partition, offset = record.offset, "reads");
         let incoming = Incoming::read(&record.content, baggage);
         let redriven = is_redriven(&record, S::NAME).then(|| DeadLetter::read(&record.content));
+        let refused = !refuse.is_empty() && refuse.contains(&record.origin());
         let (redriven, work) = match redriven {
+            None | Some(Ok(_)) if refused => {
+                let why = "somebody on call wants this stage to go on without it (waybill run --refuse)";
+                (redriven.and_then(Result::ok), Err(Refusal::new("refused", why)))
+            }
             None => (None, envelope::accept(&record, &record.topic)),
             Some(Ok(letter)) => {
                 let work = envelope::accept(&record, &letter.topic);
@@ -75,10 +82,10 @@ impl<S: Stage> Item<S> {
     }
 
     /// A parked record is one that was accepted when it came.
-    pub(crate) fn unparked(parked: Parked, baggage: &[String]) -> Result<Self, String> {
+    pub(crate) fn unparked(parked: Parked, baggage: &[String], refuse: &[String]) -> Result<Self, String> {
         let json = |e: serde_json::Error| e.to_string();
         let kept: Kept = postcard::from_bytes(&parked.record).map_err(|e| e.to_string())?;
-        let mut item = Item::received(kept.record, baggage);
+        let mut item = Item::received(kept.record, baggage, refuse);
         item.parked = Some(Waited {
             id: parked.id,
             since: Timestamp::try_from(parked.parked_at).unwrap_or(Timestamp::UNIX_EPOCH),

@@ -67,7 +67,7 @@ pub fn system_clock() -> Timestamp {
 }
 
 /// The bounds of a stage's work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Bounds of one batch.
     pub batch: Limits,
@@ -75,6 +75,9 @@ pub struct Policy {
     pub largest_answer: usize,
     /// How long decisions are kept: longer than any topic keeps the event that may be repeated.
     pub retention: Duration,
+    /// Records that become dead letters without a look into them, each as `topic/partition/offset`: for one that ends the
+    /// process whenever it comes.
+    pub refuse: Arc<[String]>,
 }
 
 impl Default for Policy {
@@ -83,6 +86,7 @@ impl Default for Policy {
             batch: Limits { records: 500, bytes: 4 << 20 },
             largest_answer: 512 << 10,
             retention: Duration::from_secs(400 * 24 * 60 * 60),
+            refuse: Arc::default(),
         }
     }
 }
@@ -194,7 +198,8 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
                 self.source.poll(self.desk.policy.batch, wait, &mut records)?;
             }
             if !records.is_empty() {
-                let items = records.drain(..).map(|r| Item::received(r, &self.baggage)).collect();
+                let refuse = &self.desk.policy.refuse;
+                let items = records.drain(..).map(|r| Item::received(r, &self.baggage, refuse)).collect();
                 self.work(items).await?;
             }
             let answered = self.calls.answered(self.desk.policy.batch.records);
@@ -249,13 +254,14 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
         for of_key in due.chunk_by(|a, b| a.key == b.key) {
             let items = of_key.iter().cloned().filter_map(|parked| {
                 let id = parked.id;
-                Item::<S>::unparked(parked, &self.baggage)
+                Item::<S>::unparked(parked, &self.baggage, &self.desk.policy.refuse)
                     .inspect_err(|error| tracing::error!(id, error, "a parked record cannot be read"))
                     .ok()
             });
             let items: Vec<Item<S>> = items.collect();
             items.iter().for_each(|item| self.metrics.retried(&item.record.topic));
-            if items.first().and_then(|item| item.parked.as_ref()).is_some_and(|parked| parked.call.is_some()) {
+            let called = |item: &Item<S>| item.work.is_ok() && item.parked.as_ref().is_some_and(|p| p.call.is_some());
+            if items.first().is_some_and(called) {
                 self.calls.make(items);
             } else {
                 ready.extend(items);

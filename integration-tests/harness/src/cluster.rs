@@ -70,7 +70,27 @@ impl KafkaCluster {
         self.brokers[broker].supervisor.end("KILL")
     }
 
-    /// Starts a killed broker on its port and its data; returns when it answers.
+    /// Ends a broker as an operator does: it hands over what it leads, and closes its files.
+    pub fn stop(&mut self, broker: usize) -> anyhow::Result<()> {
+        self.brokers[broker].supervisor.end("TERM")
+    }
+
+    /// Takes an ended broker's disk from it: the next start begins with nothing.
+    pub fn wipe(&mut self, broker: usize) -> anyhow::Result<()> {
+        let data = self.brokers[broker].supervisor.dir().join("data");
+        std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())
+    }
+
+    /// Partitions of all topics, Kafka's own among them, that have fewer in-sync replicas than replicas, or no leader.
+    pub fn under_replicated(&self) -> anyhow::Result<Vec<String>> {
+        let consumer = consumer(&self.bootstrap(), "waybill-harness")?;
+        let metadata = consumer.fetch_metadata(None, METADATA_LIMIT).context("no metadata")?;
+        let partitions = metadata.topics().iter().flat_map(|t| t.partitions().iter().map(|p| (t.name(), p)));
+        let under = partitions.filter(|(_, p)| p.leader() < 0 || p.isr().len() < p.replicas().len());
+        Ok(under.map(|(topic, p)| format!("{topic}[{}]: {:?} of {:?}", p.id(), p.isr(), p.replicas())).collect())
+    }
+
+    /// Starts an ended broker on its port and its data; returns when it answers.
     pub fn start_again(&mut self, broker: usize) -> anyhow::Result<()> {
         self.brokers[broker].supervisor.start()?;
         self.brokers[broker].wait()

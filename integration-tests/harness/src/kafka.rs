@@ -17,7 +17,7 @@ use crate::unavailable::{say, unavailable};
 const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
 
 /// A start takes some 3 s; this is for a machine that is busy with everything else.
-const START_LIMIT: Duration = Duration::from_secs(45);
+const START_LIMIT: Duration = Duration::from_secs(90);
 const STARTS: usize = 3;
 
 /// `$1` is the jars, `$2` the level of the log. Formatted once: a broker that starts again keeps its data.
@@ -119,6 +119,37 @@ impl KafkaServer {
     /// Ends the broker without warning, as a crash would.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.supervisor.end("KILL")
+    }
+
+    /// Takes a topic's records from the disk of a broker that was killed, as a disk does that breaks: what else it knows, the
+    /// groups' offsets among it, it keeps.
+    pub fn lose(&self, topic: &str) -> anyhow::Result<()> {
+        let data = self.supervisor.dir().join("data");
+        let mut lost = 0;
+        for entry in std::fs::read_dir(&data).with_context(|| data.display().to_string())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().rsplit_once('-').is_some_and(|(name, _)| name == topic) {
+                std::fs::remove_dir_all(entry.path())?;
+                lost += 1;
+            }
+        }
+        ensure!(lost > 0, "there is no partition of {topic} on the disk");
+        Ok(())
+    }
+
+    /// Runs Kafka's own `kafka-consumer-groups`, as people on call do; what it printed.
+    pub fn consumer_groups(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new("java")
+            .args(["-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(format!("{}/*", absolute(kafka_jars()?)?))
+            .args(["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server", &self.bootstrap])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .context("java cannot be run")?;
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success() && !text.contains("Error:"), "kafka-consumer-groups {args:?}: {text}");
+        Ok(text)
     }
 
     /// Starts the killed broker on its port and its data; returns when it answers.

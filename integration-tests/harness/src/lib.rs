@@ -58,7 +58,7 @@ pub use metrics::{Kind, Measured, Point};
 pub use otelcol::{OTELCOL_VERSION, otelcol};
 pub use port::free_port;
 pub use postgres::{Entrance, Postgres, PostgresServer, postgres};
-pub use process::Process;
+pub use process::{Process, Usage, usage};
 pub use prometheus::Prometheus;
 pub use push::{PushReceiver, PushSubscription};
 pub use reader::{Rec, committed, count_topic, read_topic, topics};

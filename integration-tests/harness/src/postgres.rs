@@ -6,6 +6,7 @@ pub use tls::Entrance;
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,23 @@ impl PostgresServer {
         self.supervisor.end("QUIT")
     }
 
+    /// Puts a base backup in the place of the stopped server's data, and log files that the next start plays over it.
+    pub fn restore(&mut self, backup: &Path, log: &Path) -> anyhow::Result<()> {
+        let data = self.supervisor.dir().join("data");
+        std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())?;
+        done(Command::new("cp").arg("-a").args([backup, &data]))?;
+        for entry in std::fs::read_dir(log).with_context(|| log.display().to_string())? {
+            let entry = entry?;
+            // The last one is not full.
+            let name = entry.file_name().to_string_lossy().trim_end_matches(".partial").to_owned();
+            std::fs::copy(entry.path(), data.join("pg_wal").join(name))?;
+        }
+        match rustix::process::geteuid().is_root() {
+            true => done(Command::new("chown").arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(&data)),
+            false => Ok(()),
+        }
+    }
+
     /// Starts the stopped server on its port and its data; returns when it takes connections.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.supervisor.start()?;
@@ -173,6 +191,12 @@ impl PostgresServer {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.first() == Some(&self.pid().to_string().as_str()) && lines.get(7) == Some(&"ready")
     }
+}
+
+fn done(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// The newest of Debian's folders, else where `PATH` has `initdb`.

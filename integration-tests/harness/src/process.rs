@@ -27,6 +27,28 @@ pub struct Process {
     log: File,
 }
 
+/// What a process takes of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory resident, KiB.
+    pub rss: u64,
+    /// Open file descriptors.
+    pub files: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// What the process with this id takes of the machine now.
+pub fn usage(pid: u32) -> anyhow::Result<Usage> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the process has ended")?;
+        line.split_whitespace().next().and_then(|text| text.parse().ok()).context("no number")
+    };
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).context("the process is gone")?.count() as u64;
+    Ok(Usage { rss: number("VmRSS:")?, files, threads: number("Threads:")? })
+}
+
 impl Process {
     /// Starts `program`; what it prints is kept for [`Process::log`].
     pub fn spawn<A, K, V>(

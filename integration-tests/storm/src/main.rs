@@ -4,6 +4,7 @@
 //! The seed decides which faults come in which order; when exactly each hits is the machine's doing.
 
 mod faults;
+mod soak;
 mod world;
 
 use anyhow::{Context, ensure};
@@ -43,6 +44,9 @@ struct Args {
     /// Instead: so many checkouts from the request to their end, processes killed at random
     #[arg(long, conflicts_with_all = ["minutes", "orders"])]
     checkouts: Option<usize>,
+    /// Instead: so many minutes of the whole flow under load, every process restarted in turn and every server away for a while
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["minutes", "orders", "checkouts", "subscribers", "seed"])]
+    soak: Option<u64>,
     /// Instead: so many people who wait for one product and are told that it is back, processes killed at random
     #[arg(long, conflicts_with_all = ["minutes", "orders"])]
     subscribers: Option<usize>,
@@ -123,6 +127,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if let Some(people) = args.subscribers {
         return crowds(&args, people).await;
+    }
+    if let Some(minutes) = args.soak {
+        return soak::soak(&args.binary, minutes).await;
     }
     let mut rng = StdRng::seed_from_u64(args.seed);
     let mut world = World::start(&args.binary, args.orders).await?;

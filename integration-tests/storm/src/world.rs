@@ -1,4 +1,4 @@
-//! The servers, the processes and the orders of a storm.
+//! The servers, the processes and the orders of a storm, and of a soak.
 
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ pub struct World {
     pub postgres: PostgresServer,
     /// Stage and process.
     pub processes: Vec<(&'static str, Process)>,
-    database: Database,
+    pub database: Database,
+    /// Further settings of every process.
+    settings: Vec<(&'static str, String)>,
     orders: Option<Process>,
     pub collector: Collector,
     /// The collector is a black hole now.
@@ -42,16 +44,27 @@ pub struct World {
 impl World {
     /// Servers, topics, bins, nine processes.
     pub async fn start(binary: &Path, orders: u64) -> anyhow::Result<Self> {
+        let mut world = World::open(binary, Vec::new()).await?;
+        println!("three brokers at {}, Postgres, {orders} orders to come", world.cluster.bootstrap());
+        for stage in STAGES.iter().flat_map(|stage| std::iter::repeat_n(*stage, EACH)) {
+            let process = world.run(stage)?;
+            world.processes.push((stage, process));
+        }
+        Ok(world)
+    }
+
+    /// Servers, topics, bins and the watch over offsets; no process yet.
+    pub async fn open(binary: &Path, settings: Vec<(&'static str, String)>) -> anyhow::Result<Self> {
         let cluster = KafkaCluster::start(3)?;
         let postgres = PostgresServer::start()?;
         let database = postgres.create_database("storm").await?;
-        println!("three brokers at {}, Postgres, {orders} orders to come", cluster.bootstrap());
         let mut world = World {
             binary: binary.to_owned(),
             cluster,
             postgres,
             processes: Vec::new(),
             database,
+            settings,
             orders: None,
             collector: Collector::start()?,
             collector_away: false,
@@ -61,10 +74,6 @@ impl World {
         world.collector.meet(Manner::Forget);
         world.done(&["topics", "apply"])?;
         world.done(&["bins", "load", "--test-goods", &BIN.to_string()])?;
-        for stage in STAGES.iter().flat_map(|stage| std::iter::repeat_n(*stage, EACH)) {
-            let process = world.run(stage)?;
-            world.processes.push((stage, process));
-        }
         world.watch = Some(world.watch_offsets());
         Ok(world)
     }
@@ -85,23 +94,29 @@ impl World {
         args.iter().map(|a| (*a).to_owned()).chain(settings).collect()
     }
 
-    fn done(&self, args: &[&str]) -> anyhow::Result<()> {
+    /// Runs a command that must succeed; what it printed.
+    pub fn done(&self, args: &[&str]) -> anyhow::Result<String> {
         let output = Command::new(&self.binary).args(self.args(args)).env("OTEL_SDK_DISABLED", "true").output()?;
         ensure!(output.status.success(), "waybill {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// One more process of a stage.
     pub fn run(&self, stage: &str) -> anyhow::Result<Process> {
-        let endpoint = self.collector.endpoint();
-        Process::spawn(&self.binary, self.args(&["run", stage]), [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", self.collector.endpoint());
+        Process::spawn(&self.binary, self.args(&["run", stage]), self.settings.iter().cloned().chain([endpoint]))
+    }
+
+    /// Starts a command of somebody outside.
+    pub fn play(&self, args: &[&str]) -> anyhow::Result<Process> {
+        Process::spawn(&self.binary, self.args(args), [("OTEL_SDK_DISABLED", "true")])
     }
 
     /// Begins to send orders.
     pub fn send_orders(&mut self, seed: u64, orders: u64, rate: f64) -> anyhow::Result<()> {
         let (seed, orders, rate) = (seed.to_string(), orders.to_string(), rate.to_string());
-        let args = self.args(&["produce", "orders", "--count", &orders, "--seed", &seed, "--rate", &rate]);
-        self.orders = Some(Process::spawn(&self.binary, args, [("OTEL_SDK_DISABLED", "true")])?);
+        let args = ["produce", "orders", "--count", &orders, "--seed", &seed, "--rate", &rate];
+        self.orders = Some(self.play(&args)?);
         Ok(())
     }
 
@@ -143,7 +158,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the groups have committed what was shipped.
+    /// Ends all processes as they are asked to, so that the groups have committed what was shipped.
     pub async fn settle(&mut self) -> anyhow::Result<()> {
         for (_, process) in &mut self.processes {
             process.terminate()?;

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn arrivals(times: impl Iterator<Item = i64>) -> Vec<Arrival> {
-        times.map(|at| Arrival { at, user: String::new() }).collect()
+        times.map(|at| Arrival { at, user: String::new(), delivery: String::new() }).collect()
     }
 
     #[test]

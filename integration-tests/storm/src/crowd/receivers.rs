@@ -29,6 +29,8 @@ pub struct Arrival {
     pub at: i64,
     /// For whom.
     pub user: String,
+    /// A mail's Message-ID, before its @; empty for push.
+    pub delivery: String,
 }
 
 /// All messages of a channel, in the order of their arrival.
@@ -36,9 +38,9 @@ pub struct Arrival {
 struct Log(Arc<Mutex<Vec<Arrival>>>);
 
 impl Log {
-    fn note(&self, user: String) {
+    fn note(&self, user: String, delivery: String) {
         let at = system_clock().as_microsecond();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { at, user });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { at, user, delivery });
     }
 }
 
@@ -47,7 +49,9 @@ pub struct Receivers {
     mail: SocketAddr,
     push: SocketAddr,
     logs: [Log; 2],
-    _tasks: JoinSet<()>,
+    /// The mail server, unless it is away.
+    mails: JoinSet<()>,
+    _pushes: JoinSet<()>,
 }
 
 impl Receivers {
@@ -60,11 +64,25 @@ impl Receivers {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (mails, pushes) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let (mail, push) = (mails.local_addr()?, pushes.local_addr()?);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(take_mails(mails, logs[0].clone()));
+        let mails = JoinSet::from_iter([take_mails(mails, logs[0].clone())]);
         let service = Router::new().route("/token", post(grant)).fallback(post(message)).with_state(logs[1].clone());
-        tasks.spawn(async move { drop(axum::serve(pushes, service).await) });
-        Ok(Receivers { mail, push, logs, _tasks: tasks })
+        let pushes = JoinSet::from_iter([async move { drop(axum::serve(pushes, service).await) }]);
+        Ok(Receivers { mail, push, logs, mails, _pushes: pushes })
+    }
+
+    /// The mail server goes away: its connections are cut wherever they are, new ones are refused.
+    pub async fn close_mail(&mut self) {
+        self.mails.shutdown().await;
+    }
+
+    /// The mail server is back, at its address.
+    ///
+    /// # Errors
+    /// Somebody else has its port.
+    pub async fn open_mail(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(self.mail).await.context("the mail server's port")?;
+        self.mails.spawn(take_mails(listener, self.logs[0].clone()));
+        Ok(())
     }
 
     /// Messages of both channels so far.
@@ -110,7 +128,7 @@ async fn message(State(log): State<Log>, Json(body): Json<Value>) -> (StatusCode
     let Some(user) = body["message"]["token"].as_str().and_then(|token| token.strip_prefix(TOKEN_OF)) else {
         return (StatusCode::BAD_REQUEST, Json(json!({})));
     };
-    log.note(user.to_owned());
+    log.note(user.to_owned(), String::new());
     (StatusCode::OK, Json(json!({"name": format!("projects/{PROJECT}/messages/1")})))
 }
 
@@ -133,7 +151,7 @@ async fn talk(stream: TcpStream, from: SocketAddr, log: Log) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (input, mut output) = stream.into_split();
     let mut input = BufReader::new(input);
-    let hand = Hand { log, to: String::new() };
+    let hand = Hand { log, to: String::new(), delivery: String::new() };
     let mut session: Session<Hand> = SessionBuilder::new("crowd.localhost").build(from.ip(), hand);
     output.write_all(&session.greeting().buffer()?).await?;
     let mut line = Vec::new();
@@ -153,6 +171,7 @@ async fn talk(stream: TcpStream, from: SocketAddr, log: Log) -> io::Result<()> {
 struct Hand {
     log: Log,
     to: String,
+    delivery: String,
 }
 
 impl Handler for Hand {
@@ -161,8 +180,18 @@ impl Handler for Hand {
         response::OK
     }
 
+    fn data(&mut self, line: &[u8]) -> io::Result<()> {
+        let id = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("Message-ID: <"));
+        if let Some((delivery, _)) = id.and_then(|id| id.split_once('@'))
+            && self.delivery.is_empty()
+        {
+            self.delivery = delivery.to_owned();
+        }
+        Ok(())
+    }
+
     fn data_end(&mut self) -> Response {
-        self.log.note(std::mem::take(&mut self.to));
+        self.log.note(std::mem::take(&mut self.to), std::mem::take(&mut self.delivery));
         response::OK
     }
 }
