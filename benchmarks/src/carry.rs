@@ -27,10 +27,8 @@ pub struct Args {
 
 /// Carries until SIGTERM.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let kafka = KafkaConfig {
-        properties: [("bootstrap.servers".to_owned(), args.brokers.clone())].into(),
-        prefix: args.prefix.clone(),
-    };
+    let properties = [("bootstrap.servers".to_owned(), args.brokers.clone())].into();
+    let kafka = KafkaConfig::new(properties, args.prefix.clone());
     let shutdown = Shutdown::default();
     let hops: Vec<JoinHandle<anyhow::Result<()>>> = HOPS
         .into_iter()

@@ -2,6 +2,7 @@
 //! names its key.
 
 mod database;
+mod kafka;
 mod print;
 mod sources;
 
@@ -29,7 +30,7 @@ use waybill_topics::{Catalogue, Retention};
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// librdkafka's properties, by their own names.
+    /// librdkafka's properties, by their own names; passwords may stand in files.
     kafka: Dict,
     /// Names on the cluster.
     topics: Topics,
@@ -188,7 +189,9 @@ impl Config {
     }
 
     fn from_sources(sources: &Figment) -> anyhow::Result<Self> {
-        let config: Config = sources.extract().context("the settings are wrong")?;
+        let mut config: Config = sources.extract().context("the settings are wrong")?;
+        let properties = kafka::properties(&config.kafka)?;
+        config.kafka = properties.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
         config.retention()?;
         anyhow::ensure!(config.health.stall >= Duration::from_secs(1), "health.stall must be a second or more");
         config.checkout.check()?;
@@ -201,8 +204,8 @@ impl Config {
     /// How to reach the cluster.
     pub fn kafka(&self) -> KafkaConfig {
         let mut properties = BTreeMap::new();
-        flatten("", &self.kafka, &mut properties);
-        KafkaConfig { properties, prefix: self.topics.prefix.clone() }
+        kafka::flatten("", &self.kafka, &mut properties);
+        KafkaConfig::new(properties, self.topics.prefix.clone())
     }
 
     /// What telemetry says of `service`.
@@ -283,24 +286,6 @@ impl Config {
         let parsed: Retention = self.database.retention.parse().context("database.retention")?;
         let ms = parsed.as_ms();
         Ok(if ms < 0 { Duration::from_secs(u64::from(u32::MAX)) } else { Duration::from_millis(ms.unsigned_abs()) })
-    }
-}
-
-fn flatten(prefix: &str, dict: &Dict, into: &mut BTreeMap<String, String>) {
-    for (key, value) in dict {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            Value::Dict(_, dict) => flatten(&key, dict, into),
-            Value::String(_, text) => drop(into.insert(key, text.clone())),
-            Value::Bool(_, flag) => drop(into.insert(key, flag.to_string())),
-            Value::Num(_, number) => {
-                // A number of a file is signed, one of the environment is not.
-                let whole = number.to_u128().map(|n| n.to_string()).or_else(|| number.to_i128().map(|n| n.to_string()));
-                into.insert(key, whole.unwrap_or_else(|| number.to_f64().unwrap_or_default().to_string()));
-            }
-            Value::Char(_, c) => drop(into.insert(key, c.to_string())),
-            Value::Empty(..) | Value::Array(..) => {}
-        }
     }
 }
 

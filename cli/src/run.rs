@@ -198,15 +198,18 @@ impl Running {
         let redrive = redrive_topic(S::NAME);
         let topics = S::Event::TOPICS.iter().map(|(topic, _)| *topic);
         let topics: Vec<&str> = topics.chain([redrive.as_str()]).collect();
-        let source = KafkaSource::join(&self.kafka, S::NAME, &topics)?;
-        let sink = KafkaSink::connect(&self.kafka, S::NAME)?;
+        let kafka = self.kafka.apart();
+        let source = KafkaSource::join(&kafka, S::NAME, &topics)?;
+        let sink = KafkaSink::connect(&kafka, S::NAME)?;
+        let pulse = self.health.pulse(S::NAME);
+        pulse.refused_by(kafka.refusals());
         let runner = Runner::new(
             stage,
             &self.kafka.prefix,
             (source, sink),
             self.another_store()?,
             &telemetry,
-            self.health.pulse(S::NAME),
+            pulse,
             self.shutdown.clone(),
             self.policy.clone(),
             system_clock,

@@ -83,7 +83,8 @@ fn origin(sources: &Figment, overrides: &Overrides, key: &str) -> String {
 }
 
 fn is_secret(key: &str) -> bool {
-    let of_kafka = key.strip_prefix("kafka.").is_some_and(|name| KAFKA_SECRETS.iter().any(|part| name.contains(part)));
+    let is_secret = |name: &str| !name.ends_with("file") && KAFKA_SECRETS.iter().any(|part| name.contains(part));
+    let of_kafka = key.strip_prefix("kafka.").is_some_and(is_secret);
     of_kafka || SECRETS.contains(&key)
 }
 
@@ -120,7 +121,9 @@ mod tests {
 bootstrap.servers = "file:1"
 sasl.password = "canary-1"
 sasl.oauthbearer.client.secret = "canary-2"
+security.protocol = "sasl_ssl"
 ssl.key.pem = "canary-3"
+ssl.key.passwordfile = "key.password"
 linger.ms = 5
 [database]
 url = "postgres://waybill:canary-4@db/waybill?sslmode=verify-full&sslpassword=canary-5"
@@ -140,6 +143,7 @@ token = "canary-10-canary-10"
     fn what_is_printed_has_no_secret_and_says_where_it_comes_from() {
         figment::Jail::expect_with(|jail| {
             jail.create_file("waybill.toml", FILE)?;
+            jail.create_file("key.password", "canary-11")?;
             jail.set_env("WAYBILL_PUSH_VAPIDKEY", "canary-9");
             jail.set_env("WAYBILL_DATABASE_PASSWORD", "canary-11");
             jail.set_env("WAYBILL_RATES_EMAIL", "7.5");
@@ -149,6 +153,7 @@ token = "canary-10-canary-10"
             for line in [
                 "bootstrap.servers = \"file:1\"",
                 "linger.ms = 5",
+                "passwordfile = \"key.password\"",
                 "prefix = \"test.\"  # --prefix",
                 "email = 7.5  # WAYBILL_RATES_EMAIL",
                 "environment = \"development\"  # default",

@@ -1,6 +1,6 @@
 //! Where settings come from: defaults, then a TOML file, then `WAYBILL_*` variables, then flags.
 
-use super::Config;
+use super::{Config, kafka};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use std::path::Path;
@@ -42,6 +42,7 @@ pub(super) fn all(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<
     let mut sources = Figment::from(Serialized::defaults(Config::default()))
         .merge(file)
         .merge(Env::prefixed("WAYBILL_").filter(|key| !key.starts_with("TEST_")).split("_"));
+    sources = kafka::verbatim(sources);
     for (key, _, value) in overrides.flags() {
         if let Some(value) = value {
             sources = sources.merge(Serialized::default(key, value));

@@ -136,8 +136,6 @@ pub fn mock_kafka(cluster: &MockCluster<'_, impl ClientContext>) -> KafkaConfig 
         // The mock broker does not wake a fetch that waits.
         ("fetch.wait.max.ms", "5".to_owned()),
     ];
-    KafkaConfig {
-        properties: properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        prefix: String::new(),
-    }
+    let properties = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    KafkaConfig::new(properties, String::new())
 }

@@ -132,7 +132,7 @@ impl Running {
 
     /// What a gateway stands on here.
     pub fn gateway_means(&self, endpoints: Endpoints, unsubscribe: Option<Unsubscribe>) -> anyhow::Result<Means> {
-        Ok(Means { kafka: self.kafka.clone(), store: self.another_store()?, endpoints, unsubscribe })
+        Ok(Means { kafka: self.kafka.apart(), store: self.another_store()?, endpoints, unsubscribe })
     }
 
     /// Starts the HTTP API as a task; yields where it listens.
@@ -151,6 +151,7 @@ impl Running {
         let listener = TcpListener::bind(listen).await.context("http.listen")?;
         let address = listener.local_addr()?;
         let (pulse, shutdown) = (self.health.pulse(waybill_gateway::STAGE), self.shutdown.clone());
+        pulse.refused_by(means.kafka.refusals());
         self.spawn(waybill_gateway::STAGE, async move {
             let served = waybill_gateway::serve(listener, settings, means, &telemetry, pulse, shutdown).await;
             tell_dropped(waybill_gateway::STAGE, tokio::task::spawn_blocking(|| telemetry.close()).await?);

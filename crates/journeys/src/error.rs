@@ -1,5 +1,7 @@
 //! What can go wrong with all of a replay; a bad record is no error.
 
+use rdkafka::error::KafkaError;
+use waybill_spine::KafkaConfig;
 use waybill_telemetry::ResendError;
 
 /// Why a replay or a question failed.
@@ -16,7 +18,10 @@ pub enum JourneysError {
     Database(#[from] sqlx::Error),
     /// No broker answers, or it stopped answering.
     #[error("no Kafka broker answers at {0}: start one, or name yours with --brokers")]
-    Kafka(String, #[source] rdkafka::error::KafkaError),
+    Kafka(String, #[source] KafkaError),
+    /// The brokers turn us away, or do not let us do it.
+    #[error("Kafka refuses: {0}")]
+    Refused(String),
     /// No topic that was asked for exists.
     #[error("none of the topics exists: {0}; run `waybill topics apply`, or name another --prefix")]
     NoTopics(String),
@@ -61,4 +66,13 @@ pub enum JourneysError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl JourneysError {
+    pub(crate) fn away(kafka: &KafkaConfig, error: KafkaError) -> Self {
+        match kafka.refused(&error) {
+            Some(reason) => JourneysError::Refused(reason),
+            None => JourneysError::Kafka(kafka.unreachable(), error),
+        }
+    }
 }

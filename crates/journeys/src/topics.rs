@@ -3,7 +3,7 @@
 use crate::JourneysError;
 use crate::target::ReadTo;
 use jiff::Timestamp;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waybill_spine::{KafkaConfig, Record, detach};
+use waybill_spine::{KafkaConfig, Reader, Record, detach};
 
 /// The topics that tell of orders, in the order of a journey.
 pub const TOPICS: [&str; 18] = [
@@ -82,7 +82,7 @@ struct Open {
 
 /// Reads what stands on topics when it is opened, without a group.
 pub struct Topics {
-    consumer: BaseConsumer,
+    consumer: Reader,
     servers: String,
     open: HashMap<(String, i32), Open>,
     /// Partitions that are not at their end.
@@ -103,9 +103,9 @@ impl Topics {
     /// No broker answers, or none of the topics exists.
     pub fn open(kafka: &KafkaConfig, topics: &[String], read_to: &ReadTo, span: Span) -> Result<Self, JourneysError> {
         let servers = kafka.servers().to_owned();
-        let away = |error| JourneysError::Kafka(servers.clone(), error);
+        let away = |error| JourneysError::away(kafka, error);
         let consumer = consumer(kafka).map_err(away)?;
-        let metadata = consumer.fetch_metadata(None, ANSWER).map_err(away)?;
+        let metadata = kafka.metadata(&consumer, ANSWER).map_err(away)?;
         let (mut open, mut absent, mut empty) = (HashMap::new(), Vec::new(), true);
         for name in topics {
             let topic: Arc<str> = Arc::from(name.as_str());
@@ -139,7 +139,7 @@ impl Topics {
     /// No broker answers, or a partition does not exist.
     pub fn between(kafka: &KafkaConfig, ranges: &HashMap<(String, i32), Range>) -> Result<Self, JourneysError> {
         let servers = kafka.servers().to_owned();
-        let away = |error| JourneysError::Kafka(servers.clone(), error);
+        let away = |error| JourneysError::away(kafka, error);
         let consumer = consumer(kafka).map_err(away)?;
         let mut open = HashMap::new();
         for ((name, partition), Range { from, to }) in ranges {
@@ -152,7 +152,7 @@ impl Topics {
         Topics::assign(consumer, servers.clone(), open).map_err(away)
     }
 
-    fn assign(consumer: BaseConsumer, servers: String, open: HashMap<(String, i32), Open>) -> Result<Self, KafkaError> {
+    fn assign(consumer: Reader, servers: String, open: HashMap<(String, i32), Open>) -> Result<Self, KafkaError> {
         let mut assignment = TopicPartitionList::new();
         for ((topic, partition), at) in open.iter().filter(|(_, at)| at.next < at.end) {
             assignment.add_partition_offset(topic, *partition, Offset::Offset(at.next))?;
@@ -238,7 +238,7 @@ impl Topics {
 }
 
 /// The first offset of a partition and the one after its last; a leader that has just changed is waited for.
-fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+fn watermarks(consumer: &Reader, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
     let begun = Instant::now();
     loop {
         match consumer.fetch_watermarks(topic, partition, ANSWER) {
@@ -249,7 +249,7 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
 }
 
 /// Narrows what is read to a span of time.
-fn within(consumer: &BaseConsumer, open: &mut HashMap<(String, i32), Open>, span: Span) -> Result<(), KafkaError> {
+fn within(consumer: &Reader, open: &mut HashMap<(String, i32), Open>, span: Span) -> Result<(), KafkaError> {
     let since = span.since.map(|time| first_at(consumer, open, time)).transpose()?;
     let until = span.until.map(|time| first_at(consumer, open, time)).transpose()?;
     for ((topic, partition), at) in open {
@@ -271,7 +271,7 @@ fn within(consumer: &BaseConsumer, open: &mut HashMap<(String, i32), Open>, span
 
 /// The first offset of each partition whose record is not before `time`.
 fn first_at(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     open: &HashMap<(String, i32), Open>,
     time: Timestamp,
 ) -> Result<TopicPartitionList, KafkaError> {
@@ -282,12 +282,12 @@ fn first_at(
     consumer.offsets_for_times(times, ANSWER)
 }
 
-fn consumer(kafka: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
+fn consumer(kafka: &KafkaConfig) -> Result<Reader, KafkaError> {
     let mut config = kafka.admin();
     config.set("group.id", kafka.reader_group());
     config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "50");
     // Bounds of what waits in memory, over all partitions; with the back-off, since the fetcher stalls for a second otherwise.
     config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");
     config.set("fetch.message.max.bytes", "262144");
-    config.create()
+    config.create_with_context(kafka.refusals().clone())
 }

@@ -1,12 +1,12 @@
 //! The record at a position.
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-use waybill_spine::{KafkaConfig, Record, detach};
+use waybill_spine::{KafkaConfig, Reader, Record, detach};
 
 /// How long a cluster may take to answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
@@ -17,13 +17,13 @@ const COME: Duration = Duration::from_secs(5);
 pub(crate) type At = (String, i32, i64);
 
 /// A reader; with the name of a group it can also be asked how far that has come. It never joins one.
-pub(crate) fn reader(kafka: &KafkaConfig, group: &str) -> Result<BaseConsumer, KafkaError> {
+pub(crate) fn reader(kafka: &KafkaConfig, group: &str) -> Result<Reader, KafkaError> {
     let mut config = kafka.admin();
     config.set("group.id", group).set("enable.auto.commit", "false").set("fetch.wait.max.ms", "50");
     // One record is wanted of each partition; one may be larger all the same.
     config.set("fetch.message.max.bytes", "65536").set("queued.max.messages.kbytes", "4096");
     config.set("fetch.queue.backoff.ms", "10");
-    config.create()
+    config.create_with_context(kafka.refusals().clone())
 }
 
 /// The first record at or behind each position, in their order; none where it does not come in time.

@@ -10,6 +10,9 @@ pub enum OpsError {
     /// No broker answers, or it stopped answering.
     #[error("no Kafka broker answers at {0}: start one, or name yours with --brokers")]
     Kafka(String, #[source] KafkaError),
+    /// The brokers turn us away, or do not let us do it.
+    #[error("Kafka refuses: {0}")]
+    Refused(String),
     /// A topic cannot be read.
     #[error(transparent)]
     Read(#[from] JourneysError),
@@ -40,6 +43,9 @@ pub enum OpsError {
 
 impl OpsError {
     pub(crate) fn away(kafka: &KafkaConfig, error: KafkaError) -> Self {
-        OpsError::Kafka(kafka.servers().to_owned(), error)
+        match kafka.refused(&error) {
+            Some(reason) => OpsError::Refused(reason),
+            None => OpsError::Kafka(kafka.unreachable(), error),
+        }
     }
 }

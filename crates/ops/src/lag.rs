@@ -5,7 +5,7 @@ use crate::at::{ANSWER, At, first_at, reader};
 use crate::letters::chosen;
 use jiff::Timestamp;
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub fn lag(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Res
 
 fn ask(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<Vec<StageLag>, KafkaError> {
     let consumer = reader(kafka, &kafka.reader_group())?;
-    let metadata = consumer.fetch_metadata(None, ANSWER)?;
+    let metadata = kafka.metadata(&consumer, ANSWER)?;
     // How many processes there are is good to know, and no reason to tell nothing.
     let groups = consumer.fetch_group_list(None, ANSWER).ok();
     let mut marks = HashMap::new();
@@ -142,7 +142,7 @@ fn committed<'a>(
         return Ok(HashMap::new());
     }
     // A client asks for the offsets of its own group only; it does not join it.
-    let consumer: BaseConsumer = reader(kafka, group)?;
+    let consumer = reader(kafka, group)?;
     let answer = consumer.committed_offsets(asked, ANSWER)?;
     let known = answer.elements().into_iter().filter_map(|element| {
         let offset = element.offset().to_raw().filter(|offset| *offset >= 0)?;

@@ -3,7 +3,6 @@
 use crate::OpsError;
 use crate::at::{ANSWER, reader};
 use crate::letters::{DROPPED, Letter, Position};
-use rdkafka::consumer::Consumer as _;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use waybill_journeys::{Range, Topics};
@@ -116,7 +115,7 @@ fn each_moved(
 
 /// Whether the cluster has these topics: a record for one that it has not would wait for ever.
 fn exist<'a>(kafka: &KafkaConfig, mut topics: impl Iterator<Item = &'a String>) -> Result<(), OpsError> {
-    let ask = || reader(kafka, &kafka.reader_group())?.fetch_metadata(None, ANSWER);
+    let ask = || kafka.metadata(&reader(kafka, &kafka.reader_group())?, ANSWER);
     let metadata = ask().map_err(|error| OpsError::away(kafka, error))?;
     let missing = |topic: &&String| {
         let full = format!("{}{topic}", kafka.prefix);

@@ -1,12 +1,13 @@
 //! Liveness and readiness, on a port of their own.
 //!
-//! `/livez`: no loop of the process is stuck. `/readyz`: and every loop has partitions and its database. A loop is stuck that
+//! `/livez`: no loop of the process is stuck. `/readyz`: and every loop has partitions and its database, and no broker refuses it. A loop is stuck that
 //! has not turned for so long as it is allowed; one that waits for the database or the broker turns. [`Watch`] tells the
 //! process, which then ends: a supervisor starts it again, and what was in hand comes again.
 
+use crate::kafka::Refusals;
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
@@ -35,6 +36,7 @@ struct Beat {
     last_ms: AtomicU64,
     assigned: AtomicBool,
     away: AtomicBool,
+    refusals: OnceLock<Refusals>,
 }
 
 /// Looks again and again whether a loop is stuck.
@@ -77,6 +79,12 @@ impl Pulse {
         self.0.assigned.store(assigned, Relaxed);
     }
 
+    /// Where it is heard what brokers refuse the loop.
+    pub fn refused_by(&self, refusals: &Refusals) {
+        // The first stays: a loop has one.
+        self.0.refusals.get_or_init(|| refusals.clone());
+    }
+
     /// Whether the loop waits for the database or the broker.
     pub fn away(&self, away: bool) {
         self.0.away.store(away, Relaxed);
@@ -109,6 +117,7 @@ impl Health {
             last_ms: AtomicU64::new(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)),
             assigned: AtomicBool::new(false),
             away: AtomicBool::new(false),
+            refusals: OnceLock::new(),
         };
         let pulse = Pulse(Arc::new(beat));
         self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(pulse.clone());
@@ -134,17 +143,21 @@ impl Health {
             .iter()
             .map(|pulse| {
                 let beat = &pulse.0;
+                let refused = beat.refusals.get().and_then(Refusals::reason).filter(|_| ready);
                 let state = if self.quiet(pulse) > self.stall {
                     "stuck"
                 } else if ready && beat.away.load(Relaxed) {
                     "waiting for the database or the broker"
                 } else if ready && !beat.assigned.load(Relaxed) {
                     "no partitions yet"
+                } else if refused.is_some() {
+                    "turned away"
                 } else {
                     "ok"
                 };
                 fine &= state == "ok";
-                (beat.name.to_owned(), state.into())
+                let said = refused.map_or_else(|| state.to_owned(), |refused| format!("{state}: {refused}"));
+                (beat.name.to_owned(), said.into())
             })
             .collect();
         let status = if fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -57,7 +57,7 @@ async fn on_kafka(name: &str) -> Option<Kafka> {
         ("topic.metadata.propagation.max.ms", "1000"),
     ];
     let properties = properties.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    Some(Kafka { config: KafkaConfig { properties, prefix: scope.prefix().to_owned() }, _scope: scope })
+    Some(Kafka { config: KafkaConfig::new(properties, scope.prefix().to_owned()), _scope: scope })
 }
 
 fn in_memory() -> MemoryBroker {

@@ -10,13 +10,13 @@ use crate::levels::{Level, Levels};
 use crate::outcome::Outcome;
 use crate::reach::{Loop, Reach};
 use crate::waiting::Waiting;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
 use waybill_events::{CheckoutCompleted, CheckoutRejected, StockLevel};
-use waybill_spine::{BrokerError, Event, KafkaConfig, Record, Shutdown, detach, headers};
+use waybill_spine::{BrokerError, Event, KafkaConfig, Reader, Record, Shutdown, detach, headers};
 use waybill_telemetry::Carrier;
 
 const TOPICS: [&str; 3] = [CheckoutCompleted::TOPIC, CheckoutRejected::TOPIC, StockLevel::TOPIC];
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// The thread's own.
 pub(crate) struct News {
-    consumer: BaseConsumer,
+    consumer: Reader,
     prefix: String,
     waiting: Waiting,
     levels: Levels,
@@ -56,7 +56,8 @@ impl News {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "2048");
-        let consumer = client.create().map_err(|error| BrokerError::Fatal(error.to_string()))?;
+        let consumer = client.create_with_context(kafka.refusals().clone());
+        let consumer = consumer.map_err(|error| BrokerError::Fatal(error.to_string()))?;
         Ok(News { consumer, prefix: kafka.prefix.clone(), waiting, levels, reach, stop })
     }
 

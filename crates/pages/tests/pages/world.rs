@@ -54,10 +54,8 @@ impl World {
     async fn open(url: &str, settings: Settings) -> World {
         let mut store = Store::open(url).await.unwrap();
         store.migrate().await.unwrap();
-        let kafka = KafkaConfig {
-            properties: [("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned())].into(),
-            prefix: String::new(),
-        };
+        let nowhere = [("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned())].into();
+        let kafka = KafkaConfig::new(nowhere, String::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let opened = settings.open().unwrap().unwrap();

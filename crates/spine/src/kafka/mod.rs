@@ -3,26 +3,39 @@
 //! Defaults that librdkafka does not have, each with its reason, are in [`KafkaConfig`]; any of its
 //! properties can be set over them.
 
+mod refusals;
 mod sink;
 mod source;
 
+pub use refusals::Refusals;
 pub use sink::KafkaSink;
 pub use source::{KafkaSource, detach};
 
 use crate::broker::BrokerError;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// A consumer that joins no group and knows why it is turned away.
+pub type Reader = BaseConsumer<Refusals>;
+
+/// How long a first question waits before the reasons are looked at.
+const FIRST: Duration = Duration::from_secs(2);
+/// Log lines stand before the reasons, and a poll without time takes one for the end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How to reach the cluster: librdkafka's properties, and the deployment's prefix.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct KafkaConfig {
     /// Properties by their own names, `bootstrap.servers` among them; they win over the defaults.
     pub properties: BTreeMap<String, String>,
     /// Stands before every topic and group name; empty for most.
     pub prefix: String,
+    refusals: Refusals,
 }
 
 const CONSUMER: [(&str, &str); 14] = [
@@ -62,6 +75,61 @@ impl std::fmt::Debug for KafkaConfig {
 }
 
 impl KafkaConfig {
+    /// These properties, and this prefix.
+    #[must_use]
+    pub fn new(properties: BTreeMap<String, String>, prefix: String) -> Self {
+        let of = |key: &str, what: &str| properties.get(key).map(|name| format!("{what} {name}"));
+        let who = of("sasl.username", "user").or_else(|| of("ssl.certificate.location", "certificate"));
+        KafkaConfig { refusals: Refusals::new(who.unwrap_or_else(|| "this client".to_owned())), properties, prefix }
+    }
+
+    /// The same for a role of its own: what brokers refuse it, they do not refuse others.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        KafkaConfig { refusals: self.refusals.anew(), ..self.clone() }
+    }
+
+    /// What the brokers refuse the clients made of this.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Why `error` came, where the brokers turned this client away or did not let it do what it asked for.
+    #[must_use]
+    pub fn refused(&self, error: &KafkaError) -> Option<String> {
+        self.refusals.reason().or_else(|| self.refusals.sentence(error.rdkafka_error_code(), &error.to_string()))
+    }
+
+    /// The sentence that says that the cluster does not let this client do `what`.
+    #[must_use]
+    pub fn may_not(&self, what: &str) -> String {
+        self.refusals.may_not(what)
+    }
+
+    /// Why no broker answers, as far as librdkafka tells.
+    #[must_use]
+    pub fn unreachable(&self) -> String {
+        let why = self.refusals.away().map(|why| format!(" ({why})")).unwrap_or_default();
+        format!("{}{why}", self.servers())
+    }
+
+    /// What the cluster says of all its topics, within `limit`; sooner an error where it turns this client away.
+    ///
+    /// # Errors
+    /// No broker answers, or none lets this client in: [`Self::refused`] tells which.
+    pub fn metadata(&self, reader: &Reader, limit: Duration) -> KafkaResult<Metadata> {
+        // A question waits in C for all its time, also where the answer is no. The reasons come with a poll.
+        let look = || while reader.poll(LOOK).is_some() {};
+        reader.fetch_metadata(None, limit.min(FIRST)).or_else(|error| {
+            look();
+            if self.refusals.reason().is_some() || limit <= FIRST {
+                return Err(error);
+            }
+            reader.fetch_metadata(None, limit - FIRST).inspect_err(|_| look())
+        })
+    }
+
     fn client(&self, defaults: &[(&str, &str)], name: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", format!("waybill-{name}"));
@@ -108,25 +176,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// librdkafka's own log: its errors also come as events, which [`Told`] tells.
+/// librdkafka's own log: its errors also come as events, which [`Refusals`] tells.
 fn log(facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", facility, "{message}");
-}
-
-/// Says once in a while that the broker is out of reach: librdkafka reports it many times a second.
-#[derive(Default)]
-struct Told(Mutex<Option<Instant>>);
-
-impl Told {
-    const AGAIN: Duration = Duration::from_secs(10);
-
-    fn warn(&self, error: &KafkaError, reason: &str) {
-        let mut last = lock(&self.0);
-        if last.is_none_or(|last| last.elapsed() > Self::AGAIN) {
-            *last = Some(Instant::now());
-            tracing::warn!(reason, "kafka");
-        } else {
-            tracing::debug!(%error, reason, "kafka");
-        }
-    }
 }

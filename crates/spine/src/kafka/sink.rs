@@ -1,12 +1,12 @@
 //! An idempotent producer whose reports are awaited a batch at a time.
 
-use super::{KafkaConfig, Told, fatal, lock, log};
+use super::{KafkaConfig, Refusals, fatal, lock, log};
 use crate::broker::{BrokerError, Failed, Sink};
 use crate::record::Message;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use std::time::Duration;
 struct Reports {
     state: Mutex<Open>,
     all_in: Condvar,
-    told: Told,
+    refusals: Refusals,
 }
 
 #[derive(Default)]
@@ -28,11 +28,15 @@ struct Open {
 }
 
 impl Reports {
-    fn report(&self, index: usize, error: Option<&KafkaError>) {
+    fn report(&self, index: usize, topic: &str, error: Option<&KafkaError>) {
+        let why = error.map(|error| {
+            let text = format!("cannot write to {topic}: {error}");
+            self.refusals.hear(error.rdkafka_error_code(), &text).unwrap_or(text)
+        });
         let mut open = lock(&self.state);
         open.left -= 1;
-        if let Some(error) = error {
-            open.failed.insert(index, error.to_string());
+        if let Some(why) = why {
+            open.failed.insert(index, why);
         }
         if open.left == 0 {
             self.all_in.notify_one();
@@ -47,10 +51,14 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            lock(&self.state).fatal = Some(reason.to_owned());
+            // Who may write to no topic at all is told so when the producer begins, and librdkafka does not ask again.
+            let denied =
+                Some(RDKafkaErrorCode::ClusterAuthorizationFailed).filter(|_| reason.contains("authorization failed"));
+            let why = self.refusals.sentence(denied, reason).unwrap_or_else(|| reason.to_owned());
+            lock(&self.state).fatal = Some(why);
             self.all_in.notify_one();
         }
-        self.told.warn(&error, reason);
+        self.refusals.warn(&error, reason);
     }
 }
 
@@ -58,7 +66,10 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        self.report(index, result.as_ref().err().map(|(error, _)| error));
+        match result {
+            Ok(message) => self.report(index, message.topic(), None),
+            Err((error, message)) => self.report(index, message.topic(), Some(error)),
+        }
     }
 }
 
@@ -74,7 +85,8 @@ impl KafkaSink {
     /// # Errors
     /// librdkafka refuses the configuration.
     pub fn connect(config: &KafkaConfig, name: &str) -> Result<Self, BrokerError> {
-        let producer = config.producer(name).create_with_context(Reports::default()).map_err(fatal)?;
+        let reports = Reports { refusals: config.refusals().clone(), ..Reports::default() };
+        let producer = config.producer(name).create_with_context(reports).map_err(fatal)?;
         Ok(KafkaSink { producer, prefix: config.prefix.clone() })
     }
 }
@@ -103,7 +115,7 @@ impl Sink for KafkaSink {
                 record = record.payload(payload);
             }
             if let Err((error, _)) = self.producer.send(record) {
-                context.report(index, Some(&error));
+                context.report(index, &topic, Some(&error));
             }
         }
     }
@@ -122,6 +134,10 @@ impl Sink for KafkaSink {
             return Ok(None);
         }
         let failed = std::mem::take(&mut open.failed);
+        drop(open);
+        if failed.is_empty() {
+            context.refusals.over();
+        }
         let error = failed.values().next().cloned().unwrap_or_default();
         Ok(Some(Failed { indexes: failed.into_keys().collect(), error }))
     }

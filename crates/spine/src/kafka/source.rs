@@ -1,6 +1,6 @@
 //! A member of a consumer group.
 
-use super::{CONSUMER, KafkaConfig, Told, fatal, lock, log};
+use super::{CONSUMER, KafkaConfig, Refusals, fatal, lock, log};
 use crate::broker::{BrokerError, Lags, Limits, Source};
 use crate::failpoint::Failpoint;
 use crate::record::{Content, Record};
@@ -23,7 +23,7 @@ struct Member {
     /// The assignment changed since partitions were last paused or resumed.
     changed: AtomicBool,
     lags: Lags,
-    told: Told,
+    refusals: Refusals,
 }
 
 impl ClientContext for Member {
@@ -59,7 +59,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.told.warn(&error, reason);
+        self.refusals.warn(&error, reason);
     }
 }
 
@@ -80,7 +80,10 @@ impl ConsumerContext for Member {
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>()
         };
         match rebalance {
-            Rebalance::Assign(list) => owned.extend(pairs(list)),
+            Rebalance::Assign(list) => {
+                owned.extend(pairs(list));
+                self.refusals.over();
+            }
             Rebalance::Revoke(list) => {
                 for pair in pairs(list) {
                     owned.remove(&pair);
@@ -134,8 +137,8 @@ impl KafkaSource {
     pub fn join(config: &KafkaConfig, stage: &str, topics: &[&str]) -> Result<Self, BrokerError> {
         let mut client = config.client(&CONSUMER, stage);
         client.set("group.id", format!("{}waybill.{stage}", config.prefix));
-        let consumer: BaseConsumer<Member> =
-            client.create_with_context(Member { stage: stage.to_owned(), ..Member::default() }).map_err(fatal)?;
+        let member = Member { stage: stage.to_owned(), refusals: config.refusals().clone(), ..Member::default() };
+        let consumer: BaseConsumer<Member> = client.create_with_context(member).map_err(fatal)?;
         let names: Vec<String> = topics.iter().map(|t| format!("{}{t}", config.prefix)).collect();
         consumer.subscribe(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fatal)?;
         Ok(KafkaSource {

@@ -88,7 +88,7 @@ impl Ground {
     fn kafka(&self) -> KafkaConfig {
         let properties = [("bootstrap.servers", self.bootstrap.as_str()), ("reconnect.backoff.max.ms", "500")];
         let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        KafkaConfig { properties, prefix: self.scope.prefix().to_owned() }
+        KafkaConfig::new(properties, self.scope.prefix().to_owned())
     }
 
     /// A gateway that takes requests.
