@@ -1,5 +1,6 @@
 //! Waybill: event-driven stream processors on Kafka for a shop's order flow. One binary, one subcommand a role.
 
+mod acls;
 mod args;
 mod behind;
 mod bins;

@@ -1,5 +1,6 @@
 //! `waybill topics`: the declared topics and a cluster.
 
+use crate::acls;
 use crate::config::Config;
 use crate::exit::Ended;
 use clap::{Args as ClapArgs, Subcommand};
@@ -14,6 +15,8 @@ pub enum Command {
     Plan,
     /// The declared topics, and how they stand on the cluster
     List,
+    /// Print the commands that give each role its rights: to write what it owns, to read what it consumes
+    Acls(acls::Args),
 }
 
 /// For clusters smaller or larger than topics.yaml means.
@@ -52,6 +55,7 @@ pub fn topics(config: &Config, command: &Command) -> anyhow::Result<Ended> {
     let catalogue = Catalogue::built_in()?;
     let kafka = config.kafka();
     match command {
+        Command::Acls(args) => acls::acls(config, args),
         Command::Apply(Apply { replication, partitions }) => {
             let admin = kafka.admin();
             let apply = waybill_topics::apply(&admin, &catalogue, &kafka.prefix, *replication, *partitions);

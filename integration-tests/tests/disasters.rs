@@ -29,7 +29,8 @@ async fn a_broker_that_comes_back_without_its_disk_is_filled_again_and_nothing_i
     let (Some(_), Some(postgres)) = (kafka(), postgres()) else { return };
     let mut cluster = KafkaCluster::start(3).unwrap();
     let database = postgres.create_database("disk").await.unwrap();
-    let shop = Shop::at("disk", &cluster.bootstrap(), database.url());
+    let shop = Shop::at(&cluster.bootstrap(), "disk", database.url());
+    shop.done(&["topics", "apply"]);
     shop.done(&["bins", "load", "--test-goods", &BIN.to_string()]);
     let stages = [shop.run(&["fulfilment"]), shop.run(&["fulfilment"])];
     send(&shop, 200, 1);
@@ -78,7 +79,8 @@ async fn records_of_a_topic_that_lost_all_its_replicas_are_told_again_by_its_own
     let (Some(_), Some(postgres)) = (kafka(), postgres()) else { return };
     let mut server = KafkaServer::start().unwrap();
     let database = postgres.create_database("replicas").await.unwrap();
-    let shop = Shop::at("replicas", server.bootstrap(), database.url());
+    let shop = Shop::at(server.bootstrap(), "replicas", database.url());
+    shop.done(&["topics", "apply"]);
     shop.done(&["bins", "load", "--test-goods", &BIN.to_string()]);
     let (pick, pack, _ship) = (shop.run(&["pick"]), shop.run(&["pack"]), shop.run(&["ship"]));
     send(&shop, 100, 1);

@@ -16,6 +16,8 @@ mod faults;
 mod front;
 mod fuzz;
 mod inventory;
+mod kafka_rights;
+mod kafka_security;
 mod lag;
 mod notify;
 mod observed;

@@ -32,20 +32,20 @@ impl Shop {
 
     /// On a database that the test owns.
     pub async fn on(name: &str, database: &str) -> Option<Self> {
-        Some(Shop::at(name, kafka()?.bootstrap(), database))
+        let shop = Shop::at(kafka()?.bootstrap(), name, database);
+        shop.done(&["topics", "apply"]);
+        Some(shop)
     }
 
-    /// On a broker and a database that the test owns.
-    pub fn at(name: &str, bootstrap: &str, database: &str) -> Self {
-        let shop = Shop {
+    /// On a broker that the test owns, whose topics are still to be applied.
+    pub fn at(bootstrap: &str, name: &str, database: &str) -> Self {
+        Shop {
             bootstrap: bootstrap.to_owned(),
             scope: Scope::new(bootstrap, name),
             database: database.to_owned(),
             envs: vec![telemetry_off(), no_pages()],
             _home: None,
-        };
-        shop.done(&["topics", "apply"]);
-        shop
+        }
     }
 
     /// The same shop where its topics are not.
@@ -111,6 +111,27 @@ impl Shop {
     pub fn run_on(&self, stages: &[&str], database: &str) -> Process {
         let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
         Process::spawn(binary(), self.args(&args, database), self.envs.clone()).unwrap()
+    }
+
+    /// Starts a process of these stages that reaches the brokers in its own way.
+    pub fn run_as(&self, stages: &[&str], brokers: &str, way: &[(&str, String)]) -> Process {
+        let args: Vec<&str> = ["run"].iter().chain(stages).copied().chain(self.at_brokers(brokers)).collect();
+        Process::spawn(binary(), args, self.envs_with(way)).unwrap()
+    }
+
+    /// Runs a command that reaches the brokers in its own way to its end.
+    pub fn command_as(&self, args: &[&str], brokers: &str, way: &[(&str, String)]) -> Output {
+        let args = args.iter().copied().chain(self.at_brokers(brokers));
+        std::process::Command::new(binary()).args(args).envs(self.envs_with(way)).output().unwrap()
+    }
+
+    fn at_brokers<'a>(&'a self, brokers: &'a str) -> [&'a str; 6] {
+        ["--brokers", brokers, "--database", &self.database, "--prefix", self.scope.prefix()]
+    }
+
+    fn envs_with(&self, way: &[(&str, String)]) -> Vec<(String, String)> {
+        let more = way.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        self.envs.iter().cloned().chain(more).collect()
     }
 
     /// Starts any command.

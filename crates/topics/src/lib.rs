@@ -6,9 +6,11 @@
 //!   changes the partitions of one that exists: it reports the difference instead. Applied twice, it changes nothing.
 //! - [`plan`] says what an apply would do, and which topics nobody declared.
 //! - [`list`] says how the declared topics stand on a cluster.
+//! - [`grants`] says what each role may do there.
 //!
 //! On a cluster a topic is named prefix + name; the prefix is empty unless a cluster is shared.
 
+mod acls;
 mod apply;
 mod catalogue;
 mod change;
@@ -20,6 +22,7 @@ mod plan;
 mod reconcile;
 mod retention;
 
+pub use acls::{Grant, Groups, grants, roles};
 pub use apply::apply;
 pub use catalogue::{Catalogue, Replication, SchemaRef, Topic};
 pub use change::{Change, Difference, Setting};

@@ -20,16 +20,19 @@ const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STARTS: usize = 3;
 
-/// `$1` is the jars, `$2` the level of the log. Formatted once: a broker that starts again keeps its data.
+/// `$1` is the jars, `$2` the level of the log, the rest is for the formatting. Formatted once: a broker that starts again keeps
+/// its data.
 /// No perf data: that is a file in the temporary folder, and a kill leaves it there.
 pub(crate) const SCRIPT: &str = r#"
 set -e
+jars=$1 level=$2
+shift 2
 [ -e data/meta.properties ] || java -XX:+UseSerialGC -XX:-UsePerfData -XX:TieredStopAtLevel=1 \
-  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$1/*" \
-  kafka.tools.StorageTool format -t d2F5YmlsbC10ZXN0cy1fXw -c server.properties
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" \
+  kafka.tools.StorageTool format -t d2F5YmlsbC10ZXN0cy1fXw -c server.properties "$@"
 exec java -Xmx512m -XX:+UseSerialGC -XX:-UsePerfData -Djava.awt.headless=true \
-  -Dorg.slf4j.simpleLogger.defaultLogLevel="$2" -Dorg.slf4j.simpleLogger.showDateTime=true \
-  -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS -cp "$1/*" kafka.Kafka server.properties
+  -Dorg.slf4j.simpleLogger.defaultLogLevel="$level" -Dorg.slf4j.simpleLogger.showDateTime=true \
+  -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS -cp "$jars/*" kafka.Kafka server.properties
 "#;
 
 /// The broker that all tests of this process share.

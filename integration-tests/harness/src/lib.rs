@@ -3,6 +3,7 @@
 //! - Servers: [`kafka()`] and [`postgres()`], one each a test process; [`KafkaServer`] and [`PostgresServer`]
 //!   for a test that must stop its own, [`MailServer`] always a test's own. Where none can be had, a test returns early,
 //!   except under `CI=true`.
+//! - [`secured_kafka()`], a broker with TLS, users and rights; a [`Tap`] sees who connects.
 //! - [`schemathesis()`], which fuzzes an HTTP API by its OpenAPI document.
 //!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
 //!   early, except under `CI=true`.
@@ -15,6 +16,7 @@
 
 mod authority;
 mod browser;
+mod certificates;
 mod cluster;
 mod collector;
 mod database;
@@ -37,14 +39,17 @@ mod push;
 mod reader;
 mod schemathesis;
 mod scope;
+mod secured;
 mod spans;
 mod supervisor;
+mod tap;
 mod topic_reader;
 mod unavailable;
 mod writer;
 
 pub use authority::{Authority, Credentials};
 pub use browser::Browser;
+pub use certificates::{Authority, Certificate};
 pub use cluster::KafkaCluster;
 pub use collector::{Collector, Guard, Manner};
 pub use database::Database;
@@ -64,6 +69,8 @@ pub use push::{PushReceiver, PushSubscription};
 pub use reader::{Rec, committed, count_topic, read_topic, topics};
 pub use schemathesis::schemathesis;
 pub use scope::Scope;
+pub use secured::{PASSWORD, SecuredKafka, secured_kafka};
 pub use spans::{Attributes, Caught};
+pub use tap::{Caller, Tap};
 pub use topic_reader::TopicReader;
 pub use writer::{Draft, produce};
