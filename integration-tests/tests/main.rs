@@ -22,7 +22,6 @@ mod pages;
 mod people;
 mod questions;
 mod replay;
-mod rolling;
 mod rush;
 mod saga;
 mod sampling;
