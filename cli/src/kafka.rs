@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
-use waybill_spine::{KafkaConfig, Reader, Record, detach};
+use waybill_spine::{KafkaConfig, Reader, Record, detach, watermarks};
 
 /// How long a cluster may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,6 +30,14 @@ pub fn missing(kafka: &KafkaConfig, names: &[&str]) -> anyhow::Result<Vec<String
         }
     }
     Ok(missing)
+}
+
+/// Ends a command that the cluster turns away at once, with the reason and what to do.
+///
+/// # Errors
+/// As [`missing`].
+pub fn let_in(kafka: &KafkaConfig) -> anyhow::Result<()> {
+    missing(kafka, &[]).map(drop)
 }
 
 /// The error where a question came to nothing.
@@ -61,8 +69,7 @@ pub fn scan(
         let name = format!("{}{name}", kafka.prefix);
         let Some(topic) = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none()) else { continue };
         for partition in topic.partitions().iter().map(|p| p.id()) {
-            let (low, high) =
-                consumer.fetch_watermarks(&name, partition, ANSWER).map_err(|error| away(kafka, error))?;
+            let (low, high) = watermarks(&consumer, &name, partition, ANSWER).map_err(|error| away(kafka, error))?;
             if high > low {
                 assignment.add_partition_offset(&name, partition, Offset::Offset(low))?;
                 ends.insert((name.clone(), partition), high);

@@ -54,6 +54,10 @@ pub fn topics(config: &Config, command: &Command) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let catalogue = Catalogue::built_in()?;
     let kafka = config.kafka();
+    if !matches!(command, Command::Acls(_)) {
+        // An admin client would wait, and not say what to do.
+        crate::kafka::let_in(&kafka)?;
+    }
     match command {
         Command::Acls(args) => acls::acls(config, args),
         Command::Apply(Apply { replication, partitions }) => {

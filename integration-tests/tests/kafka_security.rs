@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 use waybill_harness::{
-    Certificate, Database, PASSWORD, Process, SecuredKafka, Tap, ask, eventually, postgres, secured_kafka, topics,
+    Credentials, Database, PASSWORD, Process, SecuredKafka, Tap, ask, eventually, postgres, secured_kafka, topics,
 };
 
 pub type Way = Vec<(&'static str, String)>;
@@ -17,17 +17,17 @@ pub fn password(kafka: &SecuredKafka, user: &str, password: &str) -> Way {
         ("WAYBILL_KAFKA_SASL_MECHANISM", "SCRAM-SHA-512".to_owned()),
         ("WAYBILL_KAFKA_SASL_USERNAME", user.to_owned()),
         ("WAYBILL_KAFKA_SASL_PASSWORD", password.to_owned()),
-        ("WAYBILL_KAFKA_SSL_CA_LOCATION", text(kafka.authority())),
+        ("WAYBILL_KAFKA_SSL_CA_LOCATION", text(&kafka.authority())),
     ]
 }
 
 /// By certificate, or none.
-pub fn certificate(kafka: &SecuredKafka, identity: Option<&Certificate>) -> Way {
+pub fn certificate(kafka: &SecuredKafka, identity: Option<&Credentials>) -> Way {
     let mut way = vec![
         ("WAYBILL_KAFKA_SECURITY_PROTOCOL", "SSL".to_owned()),
-        ("WAYBILL_KAFKA_SSL_CA_LOCATION", text(kafka.authority())),
+        ("WAYBILL_KAFKA_SSL_CA_LOCATION", text(&kafka.authority())),
     ];
-    if let Some(Certificate { certificate, key }) = identity {
+    if let Some(Credentials { certificate, key }) = identity {
         way.push(("WAYBILL_KAFKA_SSL_CERTIFICATE_LOCATION", text(certificate)));
         way.push(("WAYBILL_KAFKA_SSL_KEY_LOCATION", text(key)));
     }
@@ -124,7 +124,7 @@ async fn a_broker_whose_own_certificate_is_wrong_is_not_talked_to() {
             .await;
     }
     // It is the authority, and the name, and nothing else, that keeps us from these.
-    let known = [("WAYBILL_KAFKA_SSL_CA_LOCATION", text(kafka.strange_authority()))];
+    let known = [("WAYBILL_KAFKA_SSL_CA_LOCATION", text(&kafka.strange_authority()))];
     let any_name = [("WAYBILL_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM", "none".to_owned())];
     for (brokers, more) in [(kafka.stranger(), known), (kafka.elsewhere(), any_name)] {
         let output = shop.command_as(&["lag"], &brokers, &[&way[..], &more].concat());

@@ -101,20 +101,24 @@ async fn run(given: Given) {
             }
         }
     }
-    // The client's own secrets have no file of their own: they stand in the settings file.
-    let kafka = [("SASL_PASSWORD", "sasl.password"), ("SSL_KEY_PASSWORD", "ssl.key.password")];
-    let mut settings = "[kafka]\n".to_owned();
-    for (variable, property) in kafka {
-        match given {
-            Given::Variables => front.shop.set(&format!("WAYBILL_KAFKA_{variable}"), "canary-kafka"),
-            Given::Files => settings += &format!("{property} = \"canary-kafka\"\n"),
-        }
-    }
-    std::fs::write(file("waybill.toml"), settings).unwrap();
-    let (file_settings, ca) = (file("waybill.toml"), authority.certificate());
+    // Brokers in the open take none of these: commands alone are given them, and refused.
+    let mut kafka = vec![
+        ("WAYBILL_KAFKA_SECURITY_PROTOCOL", "sasl_ssl".to_owned()),
+        ("WAYBILL_KAFKA_SASL_MECHANISM", "SCRAM-SHA-512".to_owned()),
+        ("WAYBILL_KAFKA_SASL_USERNAME", "shop".to_owned()),
+        ("WAYBILL_KAFKA_DEBUG", "conf,security".to_owned()),
+    ];
+    let of_kafka = [
+        ("WAYBILL_KAFKA_SASL_PASSWORD", "WAYBILL_KAFKA_SASL_PASSWORDFILE"),
+        ("WAYBILL_KAFKA_SSL_KEY_PASSWORD", "WAYBILL_KAFKA_SSL_KEY_PASSWORDFILE"),
+    ];
+    std::fs::write(file("kafka"), "canary-kafka\n").unwrap();
+    kafka.extend(of_kafka.map(|(by_variable, by_file)| match given {
+        Given::Variables => (by_variable, "canary-kafka".to_owned()),
+        Given::Files => (by_file, file("kafka")),
+    }));
+    let ca = authority.certificate();
     for (key, value) in [
-        ("WAYBILL_KAFKA_SASL_USERNAME", "shop"),
-        ("WAYBILL_KAFKA_DEBUG", "conf"),
         ("WAYBILL_PAYMENT_URL", provider.uri().as_str()),
         ("WAYBILL_MAIL_URL", format!("smtp+starttls://{}", mail.address()).as_str()),
         ("WAYBILL_MAIL_FROM", "Shop <shop@shop.example>"),
@@ -129,7 +133,7 @@ async fn run(given: Given) {
     ] {
         front.shop.set(key, value);
     }
-    let mut process = front.shop.run(&["all", "--config", &file_settings]);
+    let mut process = front.shop.run(&["all"]);
     front.until_open().await;
     let body = serde_json::json!({"cartId": "k-1", "userId": "u-1", "paymentMethodId": "pm_canary_card"});
     let asked = ask(front.gateway, "POST", "/api/checkout", &[("idempotency-key", "key-1")], &body).await.unwrap();
@@ -182,14 +186,19 @@ async fn run(given: Given) {
         "replay --dry-run",
     ];
     for command in commands {
-        let args: Vec<&str> = command.split(' ').chain(["--config", &file_settings]).collect();
+        let args: Vec<&str> = command.split(' ').collect();
         let output = front.shop.command(&args);
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!text.contains("Usage: waybill") || command.contains("--help"), "{command}: {text:.2000}");
         texts.push(text);
     }
+    for args in [&["config", "--print"][..], &["lag"], &["run", "pick"]] {
+        let output = front.shop.command_as(args, &front.shop.bootstrap, &kafka);
+        assert_eq!(output.status.success(), args[0] == "config", "{args:?}: {output:?}");
+        texts.push(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned());
+    }
     let endpoint = collector.endpoint();
-    let output = front.shop.command(&["replay", "--otlp", &endpoint, "--config", &file_settings]);
+    let output = front.shop.command(&["replay", "--otlp", &endpoint]);
     assert!(!output.status.success(), "the collector refuses");
     texts.push(String::from_utf8_lossy(&output.stderr).into_owned());
     let arguments = std::fs::read(format!("/proc/{}/cmdline", process.pid())).unwrap();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waybill_spine::{KafkaConfig, Reader, Record, detach};
+use waybill_spine::{KafkaConfig, Reader, Record, detach, watermarks};
 
 /// The topics that tell of orders, in the order of a journey.
 pub const TOPICS: [&str; 18] = [
@@ -115,7 +115,7 @@ impl Topics {
                 continue;
             };
             for partition in found.partitions().iter().map(|p| p.id()) {
-                let (low, end) = watermarks(&consumer, &full, partition).map_err(away)?;
+                let (low, end) = watermarks(&consumer, &full, partition, ANSWER).map_err(away)?;
                 empty &= low == end;
                 // A topic that ends before what was read of it was made anew.
                 let known = read_to.get(&(name.clone(), partition)).copied().filter(|next| *next <= end);
@@ -144,7 +144,7 @@ impl Topics {
         let mut open = HashMap::new();
         for ((name, partition), Range { from, to }) in ranges {
             let full = format!("{}{name}", kafka.prefix);
-            let (low, end) = watermarks(&consumer, &full, *partition).map_err(away)?;
+            let (low, end) = watermarks(&consumer, &full, *partition, ANSWER).map_err(away)?;
             let (next, end) = (low.max(*from), end.min(*to));
             let gone = (next.min(*to) - from).max(0);
             open.insert((full, *partition), Open { topic: Arc::from(name.as_str()), next, end, gone });
@@ -209,7 +209,7 @@ impl Topics {
     /// Nothing came for a while: what was removed meanwhile will not come.
     fn look_again(&mut self) -> Result<(), JourneysError> {
         for ((topic, partition), at) in self.open.iter_mut().filter(|(_, at)| at.next < at.end) {
-            let marks = watermarks(&self.consumer, topic, *partition);
+            let marks = watermarks(&self.consumer, topic, *partition, ANSWER);
             let (low, _) = marks.map_err(|error| JourneysError::Kafka(self.servers.clone(), error))?;
             // Where the brokers answer and the log has the offset, only compaction explains the silence.
             let gone = if low > at.next { low.min(at.end) } else { at.end } - at.next;
@@ -234,17 +234,6 @@ impl Topics {
             .collect();
         gone.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         gone
-    }
-}
-
-/// The first offset of a partition and the one after its last; a leader that has just changed is waited for.
-fn watermarks(consumer: &Reader, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-    let begun = Instant::now();
-    loop {
-        match consumer.fetch_watermarks(topic, partition, ANSWER) {
-            Err(_) if begun.elapsed() < ANSWER => std::thread::sleep(Duration::from_millis(100)),
-            answer => return answer,
-        }
     }
 }
 

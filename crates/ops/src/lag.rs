@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use serde::Serialize;
 use std::collections::HashMap;
-use waybill_spine::{KafkaConfig, system_clock};
+use waybill_spine::{KafkaConfig, system_clock, watermarks};
 use waybill_topics::Catalogue;
 
 /// What waits for a stage.
@@ -90,7 +90,7 @@ fn ask(kafka: &KafkaConfig, catalogue: &Catalogue, stages: &[String]) -> Result<
                 }
                 let key = (full.clone(), partition);
                 if !marks.contains_key(&key) {
-                    marks.insert(key.clone(), consumer.fetch_watermarks(&full, partition, ANSWER)?);
+                    marks.insert(key.clone(), watermarks(&consumer, &full, partition, ANSWER)?);
                 }
                 partitions.push((topic.name.clone(), key));
             }

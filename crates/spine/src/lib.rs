@@ -27,7 +27,7 @@ pub use dead::{DeadLetter, dead_topic, redrive_topic};
 pub use envelope::{BareEvent, Outbound, event_id, headers};
 pub use gauge::Gauge;
 pub use health::{Health, Pulse, STALL, Watch};
-pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, Reader, Refusals, detach};
+pub use kafka::{KafkaConfig, KafkaSink, KafkaSource, Reader, Refusals, detach, watermarks};
 pub use record::{Content, Message, Record, kept_answer};
 pub use run::{Clock, Policy, Runner, StageError, system_clock};
 pub use shutdown::Shutdown;

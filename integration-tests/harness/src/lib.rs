@@ -1,12 +1,10 @@
 //! What the tests and the benchmarks stand on: real servers, real processes, and eyes on what they did.
 //!
 //! - Servers: [`kafka()`] and [`postgres()`], one each a test process; [`KafkaServer`] and [`PostgresServer`]
-//!   for a test that must stop its own, [`MailServer`] always a test's own. Where none can be had, a test returns early,
-//!   except under `CI=true`.
+//!   for a test that must stop its own, [`MailServer`] always a test's own; [`PushReceiver`] stands for browsers. Where none
+//!   can be had, a test returns early, except under `CI=true`.
 //! - [`secured_kafka()`], a broker with TLS, users and rights; a [`Tap`] sees who connects.
 //! - [`schemathesis()`], which fuzzes an HTTP API by its OpenAPI document.
-//!   for a test that must stop its own; [`PushReceiver`] stands for browsers. Where none can be had, a test returns
-//!   early, except under `CI=true`.
 //! - [`Browser`], a real Chromium; [`otelcol()`], a real OpenTelemetry collector; [`Prometheus`].
 //! - [`Authority`], which signs certificates for any of them.
 //! - What a test touches: [`Scope`] (its topics and groups), [`Database`], [`Process`].
@@ -16,7 +14,6 @@
 
 mod authority;
 mod browser;
-mod certificates;
 mod cluster;
 mod collector;
 mod database;
@@ -49,7 +46,6 @@ mod writer;
 
 pub use authority::{Authority, Credentials};
 pub use browser::Browser;
-pub use certificates::{Authority, Certificate};
 pub use cluster::KafkaCluster;
 pub use collector::{Collector, Guard, Manner};
 pub use database::Database;

@@ -4,14 +4,14 @@
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::certificates::{Authority, Certificate};
+use crate::authority::{Authority, Credentials};
 use crate::jars::kafka_jars;
 use crate::kafka::{SCRIPT, absolute, started};
 use crate::port::free_port;
@@ -84,13 +84,13 @@ impl SecuredKafka {
         command.extend(scram.iter().flat_map(|user| ["--add-scram", user.as_str()]));
         let supervisor = Supervisor::new("secured-kafka", "KILL", &command)?;
         let dir = supervisor.dir();
-        let (ours, others) = (Authority::new(dir, "ours")?, Authority::new(dir, "others")?);
+        let (ours, others) = (Authority::within(dir)?, Authority::within(dir)?);
         let counted = Tap::start(SocketAddr::from((Ipv4Addr::LOCALHOST, ports[2])))?;
-        keystore(dir, "MTLS", &ours.sign("broker", "127.0.0.1", FUTURE)?)?;
-        keystore(dir, "EXPIRED", &ours.sign("broker", "127.0.0.1", PAST)?)?;
-        keystore(dir, "STRANGER", &others.sign("broker", "127.0.0.1", FUTURE)?)?;
-        keystore(dir, "ELSEWHERE", &ours.sign("elsewhere", "elsewhere.example", FUTURE)?)?;
-        let properties = properties(dir, &ports, free_port()?, &counted.address());
+        keystore(dir, "MTLS", &ours.sign_at("broker", "127.0.0.1", FUTURE)?)?;
+        keystore(dir, "EXPIRED", &ours.sign_at("broker", "127.0.0.1", PAST)?)?;
+        keystore(dir, "STRANGER", &others.sign_at("broker", "127.0.0.1", FUTURE)?)?;
+        keystore(dir, "ELSEWHERE", &ours.sign_at("elsewhere", "elsewhere.example", FUTURE)?)?;
+        let properties = properties(dir, &ports, free_port()?, &counted.address(), &ours.certificate());
         fs::write(dir.join("server.properties"), properties).context("cannot write server.properties")?;
         let mut kafka = Self { supervisor, jars, ports, counted, ours, others };
         kafka.supervisor.start()?;
@@ -139,28 +139,28 @@ impl SecuredKafka {
     }
 
     /// The certificate of the authority that the broker trusts, and that signed its own.
-    pub fn authority(&self) -> &Path {
-        self.ours.file()
+    pub fn authority(&self) -> PathBuf {
+        self.ours.certificate()
     }
 
     /// The certificate of the other authority, that of [`Self::stranger`].
-    pub fn strange_authority(&self) -> &Path {
-        self.others.file()
+    pub fn strange_authority(&self) -> PathBuf {
+        self.others.certificate()
     }
 
     /// A client's certificate: the broker knows its holder as `CN=<name>`.
-    pub fn certificate(&self, name: &str) -> anyhow::Result<Certificate> {
-        self.ours.sign(name, "client.example", FUTURE)
+    pub fn certificate(&self, name: &str) -> anyhow::Result<Credentials> {
+        self.ours.sign_at(name, "client.example", FUTURE)
     }
 
     /// A client's certificate that has expired.
-    pub fn expired_certificate(&self, name: &str) -> anyhow::Result<Certificate> {
-        self.ours.sign(name, "client.example", PAST)
+    pub fn expired_certificate(&self, name: &str) -> anyhow::Result<Credentials> {
+        self.ours.sign_at(name, "client.example", PAST)
     }
 
     /// A client's certificate of an authority that the broker does not know.
-    pub fn strange_certificate(&self, name: &str) -> anyhow::Result<Certificate> {
-        self.others.sign(name, "client.example", FUTURE)
+    pub fn strange_certificate(&self, name: &str) -> anyhow::Result<Credentials> {
+        self.others.sign_at(name, "client.example", FUTURE)
     }
 
     /// Gives a user a password, or takes the user's away.
@@ -210,13 +210,13 @@ fn run(command: &mut Command, input: &str) -> anyhow::Result<()> {
 }
 
 /// As Kafka takes it: the key, then the certificate.
-fn keystore(dir: &Path, listener: &str, identity: &Certificate) -> anyhow::Result<()> {
+fn keystore(dir: &Path, listener: &str, identity: &Credentials) -> anyhow::Result<()> {
     let read = |file: &Path| fs::read_to_string(file).context("a certificate is gone");
     let file = dir.join(format!("{listener}.keystore.pem"));
     fs::write(file, read(&identity.key)? + &read(&identity.certificate)?).context("cannot write a keystore")
 }
 
-fn properties(dir: &Path, ports: &[u16], controller: u16, tap: &str) -> String {
+fn properties(dir: &Path, ports: &[u16], controller: u16, tap: &str, trusted: &Path) -> String {
     let listeners: Vec<String> =
         LISTENERS.iter().zip(ports).map(|((name, _), port)| format!("{name}://127.0.0.1:{port}")).collect();
     let advertised: Vec<String> = listeners
@@ -233,8 +233,9 @@ fn properties(dir: &Path, ports: &[u16], controller: u16, tap: &str) -> String {
             let prefix = format!("listener.name.{}.ssl", name.to_lowercase());
             format!(
                 "{prefix}.keystore.type=PEM\n{prefix}.keystore.location={dir}/{store}.keystore.pem\n\
-                 {prefix}.truststore.type=PEM\n{prefix}.truststore.location={dir}/ours.pem\n",
-                dir = dir.display()
+                 {prefix}.truststore.type=PEM\n{prefix}.truststore.location={trusted}\n",
+                dir = dir.display(),
+                trusted = trusted.display()
             )
         })
         .collect();

@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A consumer that joins no group and knows why it is turned away.
 pub type Reader = BaseConsumer<Refusals>;
@@ -66,6 +66,20 @@ const PRODUCER: [(&str, &str); 9] = [
     ("queue.buffering.max.kbytes", "65536"),
     ("socket.keepalive.enable", "true"),
 ];
+
+/// The first offset of a partition and the one after its last; a leader that has just changed is waited for, so long as `limit`.
+///
+/// # Errors
+/// Nobody answers.
+pub fn watermarks(reader: &Reader, topic: &str, partition: i32, limit: Duration) -> KafkaResult<(i64, i64)> {
+    let begun = Instant::now();
+    loop {
+        match reader.fetch_watermarks(topic, partition, limit) {
+            Err(_) if begun.elapsed() < limit => std::thread::sleep(LOOK),
+            answer => return answer,
+        }
+    }
+}
 
 /// Values may be secrets, so only the keys are shown.
 impl std::fmt::Debug for KafkaConfig {
