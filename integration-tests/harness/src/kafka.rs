@@ -17,7 +17,7 @@ use crate::unavailable::{say, unavailable};
 const VARIABLE: &str = "WAYBILL_TEST_KAFKA";
 
 /// A start takes some 3 s; this is for a machine that is busy with everything else.
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(45);
 const STARTS: usize = 3;
 
 /// `$1` is the jars, `$2` the level of the log, the rest is for the formatting. Formatted once: a broker that starts again keeps

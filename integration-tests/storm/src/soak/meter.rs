@@ -18,6 +18,8 @@ const ENOUGH: u32 = 12;
 const MEMORY: (u64, u64) = (15, 2_048);
 /// A client keeps a connection to each broker that it ever had to ask, so a leader that moves is a file more.
 const FILES: (u64, u64) = (10, 2);
+/// Beside its predecessor: a process inherits the files that the clients of its parent have open, some tens.
+const FILES_BESIDE: (u64, u64) = (100, 2);
 const THREADS: (u64, u64) = (0, 1);
 /// It keeps its books in memory, all of them: a stand-in, no part of a shop.
 const STAND_IN: &str = "payment-simulator";
@@ -28,8 +30,6 @@ pub struct Life {
     role: &'static str,
     pid: u32,
     born: Instant,
-    /// Files that it was born with: those that its parent's own clients had open.
-    inherited: u64,
     /// Age and what it took.
     looks: Vec<(Duration, Usage)>,
 }
@@ -70,8 +70,7 @@ impl Meter {
         if seen.lives.len() <= place {
             seen.lives.resize(place + 1, Vec::new());
         }
-        let inherited = usage(pid).map_or(0, |usage| usage.files);
-        seen.lives[place].push(Life { role, pid, born: Instant::now(), inherited, looks: Vec::new() });
+        seen.lives[place].push(Life { role, pid, born: Instant::now(), looks: Vec::new() });
     }
 
     /// All lives, by place.
@@ -97,8 +96,7 @@ impl Seen {
         let mut row: BTreeMap<&str, [Vec<String>; 3]> = BTreeMap::new();
         for life in self.lives.iter_mut().filter_map(|of_place| of_place.last_mut()) {
             // One that has just ended has a successor at the next look.
-            let Ok(mut usage) = usage(life.pid) else { continue };
-            usage.files = usage.files.saturating_sub(life.inherited);
+            let Ok(usage) = usage(life.pid) else { continue };
             life.looks.push((life.born.elapsed(), usage));
             let cells = row.entry(life.role).or_default();
             for (cell, value) in cells.iter_mut().zip([usage.rss / 1024, usage.files, usage.threads]) {
@@ -145,7 +143,8 @@ pub fn judge(lives: &[Vec<Life>]) -> (Vec<String>, Vec<String>) {
             if looks.len() >= ENOUGH as usize {
                 let third = looks.len() / 3;
                 let what = format!("{} {} in {} min", life.role, life.pid, life.looks.len() / 6);
-                compare(&what, life.role, &looks[..third], &looks[looks.len() - third..], &mut told, &mut grown);
+                let thirds = (&looks[..third], &looks[looks.len() - third..]);
+                compare(&what, life.role, thirds, FILES, (&mut told, &mut grown));
             }
         }
         let old = |life: &&Life| life.looks.last().is_some_and(|(age, _)| *age >= WARM + EVERY * ENOUGH);
@@ -157,7 +156,7 @@ pub fn judge(lives: &[Vec<Life>]) -> (Vec<String>, Vec<String>) {
                 life.looks.iter().filter(within).map(|(_, usage)| *usage).collect()
             };
             let what = format!("{} {}, then {} at its age", first.role, first.pid, last.pid);
-            compare(&what, first.role, &at(first), &at(last), &mut told, &mut grown);
+            compare(&what, first.role, (&at(first), &at(last)), FILES_BESIDE, (&mut told, &mut grown));
         }
     }
     (told, grown)
@@ -166,15 +165,14 @@ pub fn judge(lives: &[Vec<Life>]) -> (Vec<String>, Vec<String>) {
 fn compare(
     what: &str,
     role: &str,
-    earlier: &[Usage],
-    later: &[Usage],
-    told: &mut Vec<String>,
-    grown: &mut Vec<String>,
+    (earlier, later): (&[Usage], &[Usage]),
+    files: (u64, u64),
+    (told, grown): (&mut Vec<String>, &mut Vec<String>),
 ) {
     let pair = |of: fn(&Usage) -> u64| Pair { earlier: median(earlier, of), later: median(later, of) };
     let all = [
         ("KiB", pair(|usage| usage.rss), MEMORY),
-        ("files", pair(|usage| usage.files), FILES),
+        ("files", pair(|usage| usage.files), files),
         ("threads", pair(|usage| usage.threads), THREADS),
     ];
     let mut line = what.to_owned();
@@ -203,7 +201,7 @@ mod tests {
             let (rss, files, threads) = at(look * 10);
             (EVERY * u32::try_from(look).unwrap_or(0), Usage { rss, files, threads })
         });
-        Life { role: "pick", pid: 1, born: Instant::now(), inherited: 0, looks: looks.collect() }
+        Life { role: "pick", pid: 1, born: Instant::now(), looks: looks.collect() }
     }
 
     fn grown(lives: &[Life]) -> Vec<String> {
