@@ -129,7 +129,7 @@ async fn run(given: Given) {
         ("WAYBILL_SHOP_NAME", "The Shop"),
         ("WAYBILL_SHOP_URL", "https://shop.example"),
         ("WAYBILL_PAGES_LISTEN", pages.to_string().as_str()),
-        ("RUST_LOG", "trace"),
+        ("RUST_LOG", "debug"),
     ] {
         front.shop.set(key, value);
     }
