@@ -2,7 +2,7 @@
 
 use crate::shop::{LIMIT, Shop, distinct};
 use std::process::{Command, Stdio};
-use waybill_harness::{KafkaCluster, KafkaServer, PostgresServer, Process, eventually, kafka, postgres};
+use waybill_harness::{KafkaServer, PostgresServer, Process, eventually, kafka, postgres};
 
 /// Pieces in each bin, and in all of them.
 const BIN: i64 = 1_000;
@@ -22,49 +22,6 @@ async fn until_all_is_committed(shop: &Shop) {
     for (stage, topic) in [("pick", "orders.new"), ("pack", "orders.picked"), ("ship", "orders.packed")] {
         shop.until_committed(stage, topic).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_comes_back_without_its_disk_is_filled_again_and_nothing_is_lost() {
-    let (Some(_), Some(postgres)) = (kafka(), postgres()) else { return };
-    let mut cluster = KafkaCluster::start(3).unwrap();
-    let database = postgres.create_database("disk").await.unwrap();
-    let shop = Shop::at(&cluster.bootstrap(), "disk", database.url());
-    shop.done(&["topics", "apply"]);
-    shop.done(&["bins", "load", "--test-goods", &BIN.to_string()]);
-    let stages = [shop.run(&["fulfilment"]), shop.run(&["fulfilment"])];
-    send(&shop, 200, 1);
-    shop.until("orders.shipped", 200).await;
-
-    let mut orders = shop.start(&["produce", "orders", "--count", "400", "--seed", "2", "--rate", "40"]);
-    shop.until("orders.shipped", 250).await;
-    let topic = shop.scope.topic("orders.new");
-    let broker = cluster.leader(&topic, 0).unwrap();
-    cluster.kill(broker).unwrap();
-    cluster.wipe(broker).unwrap();
-    cluster.start_again(broker).unwrap();
-    let status = orders.wait(LIMIT).await.unwrap();
-    assert!(status.success(), "{status}: {}", orders.log().unwrap());
-    shop.until("orders.shipped", 600).await;
-    eventually("every replica is in sync again", LIMIT, async || match cluster.under_replicated() {
-        Ok(under) if under.is_empty() => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-
-    // What was filled again is as good as what was lost: another broker goes, and it leads.
-    let other = (broker + 1) % 3;
-    cluster.kill(other).unwrap();
-    send(&shop, 100, 3);
-    shop.until("orders.shipped", 700).await;
-    until_all_is_committed(&shop).await;
-    let leads = ["orders.new", "orders.picked", "orders.packed", "orders.shipped"].into_iter().any(|name| {
-        (0..6).any(|partition| cluster.leader(&shop.scope.topic(name), partition).is_ok_and(|leader| leader == broker))
-    });
-    assert!(leads, "the broker that was filled again leads nothing");
-    shop.check(700, UNITS).await;
-    drop(stages);
-    cluster.start_again(other).unwrap();
 }
 
 /// Reads `topic` from its beginning once more, as the runbook says.

@@ -75,12 +75,6 @@ impl KafkaCluster {
         self.brokers[broker].supervisor.end("TERM")
     }
 
-    /// Takes an ended broker's disk from it: the next start begins with nothing.
-    pub fn wipe(&mut self, broker: usize) -> anyhow::Result<()> {
-        let data = self.brokers[broker].supervisor.dir().join("data");
-        std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())
-    }
-
     /// Partitions of all topics, Kafka's own among them, that have fewer in-sync replicas than replicas, or no leader.
     pub fn under_replicated(&self) -> anyhow::Result<Vec<String>> {
         let consumer = consumer(&self.bootstrap(), "waybill-harness")?;

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn memory_files_and_threads_that_grow_in_a_life_are_found() {
         assert_eq!(grown(&[life(20, |age| (40_000 + age * 20, 40, 17))]).len(), 1);
-        assert_eq!(grown(&[life(20, |age| (40_000, 40 + age / 120, 17))]).len(), 1);
+        assert_eq!(grown(&[life(20, |age| (40_000, 40 + age / 60, 17))]).len(), 1);
         assert_eq!(grown(&[life(20, |age| (40_000, 40, 17 + age / 200))]).len(), 1);
         assert_eq!(grown(&[life(2, |age| (40_000 + age * 2_000, 40, 17))]).len(), 0, "too young to tell");
     }
