@@ -142,7 +142,7 @@ async fn nothing_is_ever_said_in_the_open_where_tls_was_set() {
         let mut stage = shop.run_as(&["pick"], &tap.address(), &way);
         eventually("the stage has tried again", LIMIT, async || match tap.callers().len() {
             callers if callers >= 6 => Ok(()),
-            callers if stage.ended().unwrap().is_some() => Ok(assert!(callers > 0)),
+            callers if callers > 0 && stage.ended().unwrap().is_some() => Ok(()),
             callers => Err(format!("{callers} callers")),
         })
         .await;
