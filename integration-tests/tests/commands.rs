@@ -282,7 +282,7 @@ fn alone(folder: &std::path::Path, args: &[&str], envs: &[(&str, &str)]) -> (Opt
 #[test]
 fn settings_are_shown_with_their_source_and_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
-    let file = "[payment]\nkey = \"canary-1\"\n[kafka]\nsasl.password = \"canary-2\"\nacks = \"all\"\n";
+    let file = "[payment]\nkey = \"canary-1\"\n[kafka]\nsecurity.protocol = \"sasl_ssl\"\nsasl.password = \"canary-2\"\nacks = \"all\"\n";
     std::fs::write(folder.path().join("waybill.toml"), file).unwrap();
     let envs = [("WAYBILL_DATABASE_URL", "postgres://shop:canary-3@db/shop"), ("WAYBILL_MAIL_PASSWORD", "canary-4")];
     let (code, text) = alone(folder.path(), &["config", "--print", "--brokers", "kafka:9"], &envs);
