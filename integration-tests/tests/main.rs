@@ -27,7 +27,6 @@ mod people;
 mod postgres_security;
 mod questions;
 mod replay;
-mod rolling;
 mod rush;
 mod saga;
 mod sampling;
