@@ -142,10 +142,8 @@ impl KafkaServer {
 
     /// Runs Kafka's own `kafka-consumer-groups`, as people on call do; what it printed.
     pub fn consumer_groups(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("java")
-            .args(["-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(format!("{}/*", absolute(kafka_jars()?)?))
-            .args(["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server", &self.bootstrap])
+        let output = tool(&absolute(kafka_jars()?)?, "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")
+            .args(["--bootstrap-server", &self.bootstrap])
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -204,6 +202,26 @@ pub(crate) fn wait_until_ready(bootstrap: &str, limit: Duration, alive: impl Fn(
     }
 }
 
+/// What every broker has that is a test's only one: no copies, and nothing waited for or kept for a size that no test has.
+pub(crate) const ALONE: &str = "default.replication.factor=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# One partition where the default is 50: they are made when the first group joins, which waits for them.
+offsets.topic.num.partitions=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+# Tests write records of last year and expect to read them.
+log.retention.ms=-1
+# A restarted broker is refused until its former life has timed out: 9 s by default.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+# The default of 128 MiB is a quarter of this heap.
+log.cleaner.dedupe.buffer.size=8388608
+";
+
 fn properties(port: u16, controller: u16, dir: &Path) -> String {
     format!(
         "process.roles=broker,controller
@@ -216,27 +234,18 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={}/data
 auto.create.topics.enable=false
-default.replication.factor=1
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-# One partition where the default is 50: they are made when the first group joins, which waits for them.
-offsets.topic.num.partitions=1
-transaction.state.log.num.partitions=1
-group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-# Tests write records of last year and expect to read them.
-log.retention.ms=-1
-# A restarted broker is refused until its former life has timed out: 9 s by default.
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-# The default of 128 MiB is a quarter of this heap.
-log.cleaner.dedupe.buffer.size=8388608
-",
+{ALONE}",
         dir.display()
     )
+}
+
+/// One of Kafka's own tools.
+pub(crate) fn tool(jars: &str, class: &str) -> Command {
+    let mut java = Command::new("java");
+    java.args(["-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", "-Xmx128m"]);
+    java.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &format!("{jars}/*"), class]);
+    java
 }
 
 pub(crate) fn absolute(path: PathBuf) -> anyhow::Result<String> {

@@ -40,13 +40,18 @@ pub struct Usage {
 
 /// What the process with this id takes of the machine now.
 pub fn usage(pid: u32) -> anyhow::Result<Usage> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let number = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the process has ended")?;
-        line.split_whitespace().next().and_then(|text| text.parse().ok()).context("no number")
-    };
+    let status = status(pid)?;
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).context("the process is gone")?.count() as u64;
-    Ok(Usage { rss: number("VmRSS:")?, files, threads: number("Threads:")? })
+    Ok(Usage { rss: number(&status, "VmRSS:")?, files, threads: number(&status, "Threads:")? })
+}
+
+fn status(pid: u32) -> anyhow::Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")
+}
+
+fn number(status: &str, key: &str) -> anyhow::Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the process has ended")?;
+    line.split_whitespace().next().and_then(|text| text.parse().ok()).context("no number")
 }
 
 impl Process {
@@ -95,9 +100,7 @@ impl Process {
 
     /// Most memory it has had resident so far, KiB.
     pub fn peak_rss(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).context("the process is gone")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process has ended")?;
-        line.trim().trim_end_matches(" kB").parse().context("no number of KiB")
+        number(&status(self.pid())?, "VmHWM:")
     }
 
     /// SIGKILL: it ends without a chance to do anything.

@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 
 use crate::authority::{Authority, Credentials};
 use crate::jars::kafka_jars;
-use crate::kafka::{SCRIPT, absolute, started};
+use crate::kafka::{ALONE, SCRIPT, absolute, started, tool};
 use crate::port::free_port;
 use crate::supervisor::Supervisor;
 use crate::tap::Tap;
@@ -171,14 +171,14 @@ impl SecuredKafka {
         };
         let at = ["--bootstrap-server", &self.inside(), "--alter", "--entity-type", "users", "--entity-name", user]
             .map(str::to_owned);
-        run(self.java("kafka.admin.ConfigCommand").args(at).args(change), "")
+        run(tool(&self.jars, "kafka.admin.ConfigCommand").args(at).args(change), "")
     }
 
     /// Runs a shell script that calls `kafka-acls.sh`.
     pub fn run_acls(&self, script: &str) -> anyhow::Result<()> {
         let bin = self.supervisor.dir().join("bin");
         fs::create_dir_all(&bin).context("cannot make a folder")?;
-        let java = self.java("org.apache.kafka.tools.AclCommand");
+        let java = tool(&self.jars, "org.apache.kafka.tools.AclCommand");
         let words: Vec<String> = java.get_args().map(|word| format!("'{}'", word.to_string_lossy())).collect();
         let tool = bin.join("kafka-acls.sh");
         fs::write(&tool, format!("#!/bin/sh\nexec java {} \"$@\"\n", words.join(" ")))
@@ -186,14 +186,6 @@ impl SecuredKafka {
         run(Command::new("chmod").arg("+x").arg(&tool), "")?;
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         run(Command::new("sh").arg("-es").env("PATH", path), script)
-    }
-
-    /// One of Kafka's own tools.
-    fn java(&self, class: &str) -> Command {
-        let mut java = Command::new("java");
-        java.args(["-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", "-Xmx128m"]);
-        java.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &format!("{}/*", self.jars), class]);
-        java
     }
 }
 
@@ -258,20 +250,7 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:admin;User:rotated;User:CN=admin
 log.dirs={}/data
 auto.create.topics.enable=true
-default.replication.factor=1
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-offsets.topic.num.partitions=1
-transaction.state.log.num.partitions=1
-group.initial.rebalance.delay.ms=0
-log.retention.ms=-1
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-log.cleaner.dedupe.buffer.size=8388608
-",
+{ALONE}",
         listeners.join(","),
         advertised.join(","),
         protocols.join(","),
