@@ -143,7 +143,7 @@ fn committed<'a>(
     }
     // A client asks for the offsets of its own group only; it does not join it.
     let consumer = reader(kafka, group)?;
-    let answer = consumer.committed_offsets(asked, ANSWER)?;
+    let answer = kafka.committed(&consumer, &asked, ANSWER)?;
     let known = answer.elements().into_iter().filter_map(|element| {
         let offset = element.offset().to_raw().filter(|offset| *offset >= 0)?;
         Some(((element.topic().to_owned(), element.partition()), offset))

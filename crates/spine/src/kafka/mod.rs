@@ -16,6 +16,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -133,14 +134,43 @@ impl KafkaConfig {
     /// # Errors
     /// No broker answers, or none lets this client in: [`Self::refused`] tells which.
     pub fn metadata(&self, reader: &Reader, limit: Duration) -> KafkaResult<Metadata> {
-        // A question waits in C for all its time, also where the answer is no. The reasons come with a poll.
-        let look = || while reader.poll(LOOK).is_some() {};
-        reader.fetch_metadata(None, limit.min(FIRST)).or_else(|error| {
+        self.ask(reader, limit, |limit| reader.fetch_metadata(None, limit))
+    }
+
+    /// What the group of `reader` has committed of these partitions, within `limit`; sooner an error where it may not be told.
+    ///
+    /// # Errors
+    /// As of [`Self::metadata`].
+    pub fn committed(
+        &self,
+        reader: &Reader,
+        partitions: &TopicPartitionList,
+        limit: Duration,
+    ) -> KafkaResult<TopicPartitionList> {
+        self.ask(reader, limit, |limit| reader.committed_offsets(partitions.clone(), limit))
+    }
+
+    /// A question waits in C for all its time, also where the answer is no. The reasons come with a poll.
+    fn ask<T>(
+        &self,
+        reader: &Reader,
+        limit: Duration,
+        question: impl Fn(Duration) -> KafkaResult<T>,
+    ) -> KafkaResult<T> {
+        let look = || {
+            while let Some(polled) = reader.poll(LOOK) {
+                // What a group's coordinator refuses comes as if it were a record.
+                if let Err(error) = polled {
+                    self.refusals.hear(error.rdkafka_error_code(), &error.to_string());
+                }
+            }
+        };
+        question(limit.min(FIRST)).or_else(|error| {
             look();
             if self.refusals.reason().is_some() || limit <= FIRST {
                 return Err(error);
             }
-            reader.fetch_metadata(None, limit - FIRST).inspect_err(|_| look())
+            question(limit - FIRST).inspect_err(|_| look())
         })
     }
 
