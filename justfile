@@ -15,6 +15,11 @@ lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets -- -D warnings
 
+# Check members' lints, and bans, licences and sources of dependencies; needs cargo-deny
+crates:
+    .ci/crates
+    cargo deny --locked check -D warnings bans licenses sources
+
 # Check the compose file; it is not run
 compose-check:
     docker-compose --file docker-compose.yml config --quiet
