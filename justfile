@@ -15,6 +15,11 @@ lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets -- -D warnings
 
+# Check members' lints, and bans, licences and sources of dependencies; needs cargo-deny
+crates:
+    .ci/crates
+    cargo deny --locked check -D warnings bans licenses sources
+
 # Check the compose file; it is not run
 compose-check:
     docker-compose --file docker-compose.yml config --quiet
@@ -27,6 +32,13 @@ deploy-check:
 publish-schemas:
     revision=$(($(ls schemas/published | sort -n | tail -n 1) + 1)) && mkdir schemas/published/$revision \
         && cd schemas && cp --parents *.json examples/*/*.json published/$revision/
+
+# Deploy today's version over that of an older commit, under load, and take it back half way; the old one is built first
+rolling commit:
+    rm -rf target/rolling/source && mkdir -p target/rolling/source
+    git archive {{commit}} | tar -x -C target/rolling/source
+    cargo build --manifest-path target/rolling/source/Cargo.toml --target-dir target/rolling/build -p waybill
+    WAYBILL_TEST_OLD="$PWD/target/rolling/build/debug/waybill" cargo test --workspace --test integration -- rolling::a_deploy --nocapture
 
 # What CI runs
 ci:

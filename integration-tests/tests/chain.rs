@@ -1,7 +1,8 @@
 //! Orders through the chain, by several processes of each stage.
 
 use crate::shop::{Shop, once_by_id};
-use waybill_harness::{Draft, Process, eventually, produce};
+use std::collections::BTreeMap;
+use waybill_harness::{Collector, Draft, Process, eventually, produce};
 
 const EACH: u32 = 1_000;
 const UNITS: i64 = 400 * 1_000;
@@ -43,6 +44,46 @@ async fn scaling_from_one_to_four_to_two_processes_under_load_changes_nothing() 
     shop.until("orders.shipped", 4_500).await;
     shop.until_committed("ship", "orders.packed").await;
     shop.check(4_500, UNITS).await;
+}
+
+/// Ship reads two topics, one of which is rarely written: the second process must not be given all of that and none of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_of_a_stage_that_reads_several_topics_takes_its_share_of_the_work() {
+    let collector = Collector::start().unwrap();
+    let Some(mut shop) = Shop::open("share", EACH).await else { return };
+    let _others = shop.run(&["pick", "pack"]);
+    shop.export_to(&collector.endpoint());
+    let worked = || {
+        let mut worked = BTreeMap::<String, usize>::new();
+        for span in collector.spans().iter().filter(|span| span.name() == "shipping.dispatch") {
+            *worked.entry(span.resource["service.version"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        worked
+    };
+    shop.set("OTEL_RESOURCE_ATTRIBUTES", "service.version=first");
+    let _first = shop.run(&["ship"]);
+    shop.done(&["produce", "orders", "--count", "60", "--seed", "51"]);
+    shop.until("orders.shipped", 60).await;
+    shop.set("OTEL_RESOURCE_ATTRIBUTES", "service.version=second");
+    let second = shop.run(&["ship"]);
+    eventually("the second has its partitions", crate::shop::LIMIT, async || {
+        let log = second.log().unwrap();
+        // Half of orders.packed, half of orders.cancel_requested, and with the first partition what is redriven.
+        if ["partitions=6", "partitions=7"].iter().any(|share| log.contains(share)) { Ok(()) } else { Err(log) }
+    })
+    .await;
+    shop.unset("OTEL_RESOURCE_ATTRIBUTES");
+    shop.done(&["produce", "orders", "--count", "300", "--seed", "52"]);
+    shop.until("orders.shipped", 360).await;
+    let worked = eventually("all spans have come", crate::shop::LIMIT, async || {
+        let worked = worked();
+        if worked.values().sum::<usize>() >= 360 { Ok(worked) } else { Err(format!("{worked:?}")) }
+    })
+    .await;
+    // Keys are spread over six partitions: half of 300, give or take what chance gives.
+    assert!((100..=200).contains(&worked["second"]), "{worked:?}");
+    shop.until_committed("ship", "orders.packed").await;
+    shop.check(360, UNITS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,7 +142,7 @@ async fn events_of_one_order_keep_their_order_and_partition() {
     let _processes = [shop.run(&["fulfilment"]), shop.run(&["fulfilment"])];
     shop.done(&["produce", "orders", "--count", "500", "--seed", "51"]);
     shop.until("orders.shipped", 500).await;
-    let mut partition = std::collections::BTreeMap::new();
+    let mut partition = BTreeMap::new();
     for topic in ["orders.new", "orders.picked", "orders.packed", "orders.shipped"] {
         for record in shop.read(topic) {
             let key = record.key_str().unwrap().to_owned();

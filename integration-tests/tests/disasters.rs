@@ -2,7 +2,7 @@
 
 use crate::shop::{LIMIT, Shop, distinct};
 use std::process::{Command, Stdio};
-use waybill_harness::{KafkaServer, PostgresServer, Process, eventually, kafka, postgres};
+use waybill_harness::{KafkaCluster, KafkaServer, PostgresServer, Process, eventually, kafka, postgres};
 
 /// Pieces in each bin, and in all of them.
 const BIN: i64 = 1_000;
@@ -75,6 +75,70 @@ async fn records_of_a_topic_that_lost_all_its_replicas_are_told_again_by_its_own
     shop.until("orders.shipped", 250).await;
     until_all_is_committed(&shop).await;
     shop.check(250, UNITS).await;
+}
+
+/// Waits until every partition, of Kafka's own topics too, has as many in-sync replicas as replicas.
+async fn until_whole(cluster: &KafkaCluster) {
+    eventually("all replicas are in sync", LIMIT, async || match cluster.under_replicated() {
+        Ok(under) if under.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// Waits until a partition that this broker led is led by another one; which.
+async fn until_led_by_another(cluster: &KafkaCluster, shop: &Shop, lost: usize) -> usize {
+    eventually("another broker leads", LIMIT, async || match cluster.leader(&shop.scope.topic("orders.new"), 0) {
+        Ok(leader) if leader != lost => Ok(leader),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await
+}
+
+/// Orders that are sent from now on are shipped, too.
+async fn until_more_are_shipped(shop: &Shop) {
+    let before = distinct(&shop.read("orders.new")).len();
+    shop.until("orders.shipped", before + 25).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_comes_back_without_its_disk_is_filled_by_the_others_and_bears_the_next_loss() {
+    // That there is a Kafka to be had at all; the test's own has three brokers.
+    let (Some(_), Some(postgres)) = (kafka(), postgres()) else { return };
+    let mut cluster = KafkaCluster::start(3).unwrap();
+    let database = postgres.create_database("disk").await.unwrap();
+    let shop = Shop::at(&cluster.bootstrap(), "disk", database.url());
+    shop.done(&["topics", "apply"]);
+    shop.done(&["bins", "load", "--test-goods", &BIN.to_string()]);
+    let _stages = [shop.run(&["fulfilment"]), shop.run(&["fulfilment"])];
+    // More than there is time for.
+    let mut orders = shop.start(&["produce", "orders", "--count", "100000", "--seed", "9", "--rate", "25"]);
+    shop.until("orders.shipped", 50).await;
+    until_whole(&cluster).await;
+
+    let lost = cluster.leader(&shop.scope.topic("orders.new"), 0).unwrap();
+    cluster.kill(lost).unwrap();
+    cluster.lose_disk(lost).unwrap();
+    // The others have noticed, and orders go on.
+    let other = until_led_by_another(&cluster, &shop, lost).await;
+    until_more_are_shipped(&shop).await;
+    cluster.start_again(lost).unwrap();
+    until_whole(&cluster).await;
+
+    // What it was given back is whole: without the next one there are no more than two, and both are needed.
+    cluster.kill(other).unwrap();
+    until_led_by_another(&cluster, &shop, other).await;
+    until_more_are_shipped(&shop).await;
+    assert!(orders.ended().unwrap().is_none(), "{}", orders.log().unwrap());
+    orders.kill().unwrap();
+    orders.wait(LIMIT).await.unwrap();
+    let sent = eventually("all that was sent is shipped", LIMIT, async || {
+        let [sent, shipped] = ["orders.new", "orders.shipped"].map(|topic| distinct(&shop.read(topic)).len());
+        if sent == shipped { Ok(sent) } else { Err(format!("{shipped} of {sent}")) }
+    })
+    .await;
+    until_all_is_committed(&shop).await;
+    shop.check(sent, UNITS).await;
 }
 
 /// As Postgres's own programs read it: what follows the ? is for our client.

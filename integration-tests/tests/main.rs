@@ -27,6 +27,7 @@ mod people;
 mod postgres_security;
 mod questions;
 mod replay;
+mod rolling;
 mod rush;
 mod saga;
 mod sampling;

@@ -101,6 +101,12 @@ impl Shop {
         self.run_on(stages, &self.database)
     }
 
+    /// The same, of another build.
+    pub fn run_of(&self, binary: &Path, stages: &[&str]) -> Process {
+        let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();
+        Process::spawn(binary, self.args(&args, &self.database), self.envs.clone()).unwrap()
+    }
+
     /// The same, with another way to the database.
     pub fn run_on(&self, stages: &[&str], database: &str) -> Process {
         let args: Vec<&str> = ["run"].iter().chain(stages).copied().collect();

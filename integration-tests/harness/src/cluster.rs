@@ -84,6 +84,12 @@ impl KafkaCluster {
         Ok(under.map(|(topic, p)| format!("{topic}[{}]: {:?} of {:?}", p.id(), p.isr(), p.replicas())).collect())
     }
 
+    /// Takes all from the disk of a broker that was killed; it starts on an empty one, formatted for the same cluster.
+    pub fn lose_disk(&self, broker: usize) -> anyhow::Result<()> {
+        let data = self.brokers[broker].supervisor.dir().join("data");
+        std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())
+    }
+
     /// Starts an ended broker on its port and its data; returns when it answers.
     pub fn start_again(&mut self, broker: usize) -> anyhow::Result<()> {
         self.brokers[broker].supervisor.start()?;

@@ -86,6 +86,8 @@ pub fn read_topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Rec>> {
             None => {}
             // The last offsets may hold no record: compacted away, or a transaction's marker.
             Some(Err(KafkaError::PartitionEOF(end))) => open.retain(|part| part.partition != end),
+            // A broker has just died; another one leads its partitions in a moment.
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
             Some(Err(error)) => return Err(error).with_context(|| format!("cannot read {topic}")),
             Some(Ok(message)) => {
                 let at = message.offset();
@@ -154,14 +156,12 @@ fn watermarks(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Waterm
         .collect()
 }
 
-/// A partition that is new, or whose leader is moving, has one in a moment.
+/// A partition that is new, or whose leader is moving or has just died, has one in a moment.
 fn watermarks_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
     let deadline = Instant::now() + LIMIT;
     loop {
         match consumer.fetch_watermarks(topic, partition, LIMIT) {
-            Err(KafkaError::MetadataFetch(
-                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
-            )) if Instant::now() < deadline => std::thread::park_timeout(Duration::from_millis(50)),
+            Err(_) if Instant::now() < deadline => std::thread::park_timeout(Duration::from_millis(50)),
             answer => return answer,
         }
     }

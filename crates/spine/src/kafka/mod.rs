@@ -3,6 +3,7 @@
 //! Defaults that librdkafka does not have, each with its reason, are in [`KafkaConfig`]; any of its
 //! properties can be set over them.
 
+mod member;
 mod refusals;
 mod sink;
 mod source;

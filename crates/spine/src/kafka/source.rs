@@ -1,107 +1,22 @@
 //! A member of a consumer group.
 
-use super::{CONSUMER, KafkaConfig, Refusals, fatal, lock, log};
+use super::member::Member;
+use super::{CONSUMER, KafkaConfig, fatal, lock};
 use crate::broker::{BrokerError, Lags, Limits, Source};
-use crate::failpoint::Failpoint;
 use crate::record::{Content, Record};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// What librdkafka's callbacks tell the loop.
-#[derive(Default)]
-struct Member {
-    stage: String,
-    owned: Mutex<BTreeSet<(String, i32)>>,
-    /// The assignment changed since partitions were last paused or resumed.
-    changed: AtomicBool,
-    lags: Lags,
-    refusals: Refusals,
-}
-
-impl ClientContext for Member {
-    fn stats_raw(&self, json: &[u8]) {
-        #[derive(serde::Deserialize)]
-        struct Stats {
-            topics: BTreeMap<String, Topic>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Topic {
-            partitions: BTreeMap<String, Partition>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Partition {
-            partition: i32,
-            consumer_lag_stored: i64,
-        }
-        let Ok(stats) = serde_json::from_slice::<Stats>(json) else { return };
-        let owned = lock(&self.owned);
-        let mut lags = lock(&self.lags);
-        lags.clear();
-        for (topic, t) in stats.topics {
-            for p in t.partitions.into_values() {
-                if p.consumer_lag_stored >= 0 && owned.contains(&(topic.clone(), p.partition)) {
-                    lags.push((topic.clone(), p.partition, p.consumer_lag_stored));
-                }
-            }
-        }
-    }
-
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.refusals.warn(&error, reason);
-    }
-}
-
-impl ConsumerContext for Member {
-    /// librdkafka keeps a pause beyond the assignment: a partition that came back would never be read again.
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(list) = rebalance
-            && let Err(error) = consumer.resume(list)
-        {
-            tracing::warn!(%error, "partitions that are taken away stay paused");
-        }
-    }
-
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        Failpoint::DuringRebalance.pass();
-        let mut owned = lock(&self.owned);
-        let pairs = |list: &TopicPartitionList| {
-            list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect::<Vec<_>>()
-        };
-        match rebalance {
-            Rebalance::Assign(list) => {
-                owned.extend(pairs(list));
-                self.refusals.over();
-            }
-            Rebalance::Revoke(list) => {
-                for pair in pairs(list) {
-                    owned.remove(&pair);
-                }
-                lock(&self.lags).retain(|(topic, partition, _)| owned.contains(&(topic.clone(), *partition)));
-            }
-            Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
-        }
-        self.changed.store(true, Relaxed);
-        tracing::info!(stage = self.stage, partitions = owned.len(), "assignment changed");
-    }
-
-    fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "offsets not committed; the records come again");
-        }
-    }
-}
+/// How often topics are looked at again, once all are known and until then.
+const LOOK: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(1));
+/// When committed offsets are renewed first, and how often then: well within the week that brokers keep them.
+const RENEW: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 60 * 60));
 
 /// A record of its own, for as long as it is needed; `topic` is without the deployment's prefix.
 #[must_use]
@@ -127,27 +42,50 @@ pub struct KafkaSource {
     /// Records that arrived while nothing was to be taken.
     held: VecDeque<Record>,
     paused: bool,
+    next_look: Instant,
+    next_renewal: Instant,
 }
 
 impl KafkaSource {
-    /// Joins the group `waybill.<stage>` on `topics`.
+    /// Joins the group `waybill.<stage>` on `topics`, of which the group divides the first.
     ///
     /// # Errors
     /// librdkafka refuses the configuration.
     pub fn join(config: &KafkaConfig, stage: &str, topics: &[&str]) -> Result<Self, BrokerError> {
         let mut client = config.client(&CONSUMER, stage);
         client.set("group.id", format!("{}waybill.{stage}", config.prefix));
-        let member = Member { stage: stage.to_owned(), refusals: config.refusals().clone(), ..Member::default() };
+        let names = topics.iter().map(|t| format!("{}{t}", config.prefix)).collect();
+        let member = Member::new(stage, names, config.refusals().clone());
         let consumer: BaseConsumer<Member> = client.create_with_context(member).map_err(fatal)?;
-        let names: Vec<String> = topics.iter().map(|t| format!("{}{t}", config.prefix)).collect();
-        consumer.subscribe(&names.iter().map(String::as_str).collect::<Vec<_>>()).map_err(fatal)?;
+        consumer.subscribe(&[consumer.context().first()]).map_err(fatal)?;
+        let now = Instant::now();
         Ok(KafkaSource {
             consumer,
             prefix: config.prefix.clone(),
             topics: topics.iter().map(|t| Arc::from(*t)).collect(),
             held: VecDeque::new(),
             paused: false,
+            next_look: now + LOOK.1,
+            next_renewal: now + RENEW.0,
         })
+    }
+
+    /// What nobody tells us: topics that could not be seen before or have grown, and offsets that grow old.
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        let member = self.consumer.context();
+        if now >= self.next_look && self.assigned() {
+            let all = member.count(&self.consumer);
+            member.take(&self.consumer, false);
+            self.next_look = now + if all { LOOK.0 } else { LOOK.1 };
+        }
+        if now >= self.next_renewal {
+            self.next_renewal = now + RENEW.1;
+            if let Err(error) = member.renew(&self.consumer) {
+                tracing::debug!(%error, "offsets are not renewed");
+                self.next_renewal = now + RENEW.0;
+            }
+        }
     }
 
     fn detach(&self, message: &BorrowedMessage<'_>) -> Record {
@@ -185,6 +123,7 @@ impl KafkaSource {
 
 impl Source for KafkaSource {
     fn poll(&mut self, limits: Limits, wait: Duration, batch: &mut Vec<Record>) -> Result<(), BrokerError> {
+        self.look_around();
         self.set_paused(false)?;
         let mut bytes = 0;
         let mut wait = wait;
@@ -220,12 +159,14 @@ impl Source for KafkaSource {
     }
 
     fn done(&mut self, next: &[(Arc<str>, i32, i64)]) -> Result<(), BrokerError> {
-        let owned = lock(&self.consumer.context().owned);
+        let member = self.consumer.context();
+        let owned = lock(&member.owned);
         let mut list = TopicPartitionList::with_capacity(next.len());
         for (topic, partition, offset) in next {
-            let topic = format!("{}{topic}", self.prefix);
-            if owned.contains(&(topic.clone(), *partition)) {
-                list.add_partition_offset(&topic, *partition, Offset::Offset(*offset)).map_err(fatal)?;
+            let place = (format!("{}{topic}", self.prefix), *partition);
+            if owned.contains(&place) {
+                list.add_partition_offset(&place.0, *partition, Offset::Offset(*offset)).map_err(fatal)?;
+                lock(&member.moved).insert(place);
             }
         }
         drop(owned);
