@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 pub const WARM: u64 = 20_000;
 /// Paced orders before those that are measured.
 const WARM_PACED: u64 = 2_000;
+/// Orders by which servers are brought to the state of those that have run for a while, and how many a second: a broker compiles
+/// its code by the number of requests, which lone orders make.
+const USED: (u64, u64) = (10_000, 2_000);
 /// How long the last spans may take to the collector.
 const EXPORT: Duration = Duration::from_secs(15);
 
@@ -86,6 +89,7 @@ pub struct Throughput {
 /// Compares.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let world = World::start(&args.waybill)?;
+    warm(&world).await?;
     let mut sides = vec![Side::Waybill];
     if !args.alone {
         sides.push(Side::KafkaStreams { jar: args.peer.clone(), heap: args.peer_heap.clone() });
@@ -124,6 +128,19 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         result[if let Side::Carry = side { "carry" } else { "peer" }] = other;
     }
     println!("{result}");
+    Ok(())
+}
+
+/// Uses the servers, unmeasured: a broker that has just started takes twice the CPU for a request.
+pub async fn warm(world: &World) -> anyhow::Result<()> {
+    let work = world.work("warm").await?;
+    let meter = Meter::start(world.kafka.bootstrap(), None, work.scope.topic("orders.shipped"))?;
+    let mut started = Side::Waybill.start(world, &work, Aim::Latency, 1)?;
+    let mut orders = world.paced_orders(&work, USED.0, 1, USED.1)?;
+    meter.until(USED.0, &mut started).await?;
+    orders.wait(Duration::from_secs(10)).await?;
+    started.end().await?;
+    meter.stop()?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Mails of a campaign by the real stage, beside a client that only speaks SMTP: lettre, over as many connections, the same
 //! mails, the same sink. The sink is Postfix's `smtp-sink`, which takes mails faster than either side sends them.
 
-use crate::chain::median;
+use crate::chain::{median, warm};
 use crate::meter::Meter;
 use crate::side::Started;
 use crate::world::{Work, World};
@@ -46,6 +46,7 @@ pub struct Args {
 /// Measures; the last line is one JSON object.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let world = World::start(&args.waybill)?;
+    warm(&world).await?;
     let port = free_port()?;
     let listen = format!("127.0.0.1:{port}");
     // It does not stay root.

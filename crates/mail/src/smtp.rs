@@ -5,6 +5,7 @@
 
 mod answer;
 mod session;
+mod stream;
 mod tls;
 
 pub use answer::{Answer, Reply};

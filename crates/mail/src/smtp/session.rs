@@ -1,6 +1,7 @@
 //! One connection to the server, and a mail on it.
 
 use super::answer::{Failed, Fault, Reply, Step, root};
+use super::stream::{Hold, Stream};
 use super::tls::{Implicit, start_tls};
 use crate::message::Message;
 use crate::settings::{Security, Server, Settings, SettingsError};
@@ -11,6 +12,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -54,12 +56,15 @@ impl Dialer {
         let tcp = TcpStream::connect((self.server.host.as_str(), self.server.port));
         let tcp = within(limit, Step::Connect, tcp).await?.map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
         tcp.set_nodelay(true).map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
+        let address = tcp.peer_addr().map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
+        let hold = Arc::new(Hold::default());
         let stream: Box<dyn AsyncTokioStream> = match &self.tls {
             Tls::AtOnce(tls) => {
                 let stream = within(limit, Step::Tls, tls.connect(tcp)).await?;
-                stream.map_err(|e| Failed::silence(Step::Tls, root(&e)))?
+                let stream = stream.map_err(|e| Failed::silence(Step::Tls, root(&e)))?;
+                Box::new(Stream::new(stream, address, hold.clone()))
             }
-            Tls::AfterGreeting(_) | Tls::Never => Box::new(tcp),
+            Tls::AfterGreeting(_) | Tls::Never => Box::new(Stream::new(tcp, address, hold.clone())),
         };
         let connect = AsyncSmtpConnection::connect_with_transport(stream, &self.hello);
         let mut connection = smtp(limit, Step::Greeting, connect).await?;
@@ -74,13 +79,14 @@ impl Dialer {
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             smtp(limit, Step::Auth, connection.auth(&mechanisms, &credentials)).await?;
         }
-        Ok(Session { connection, pipelining, limit, spent: false })
+        Ok(Session { connection, hold, pipelining, limit, spent: false })
     }
 }
 
 /// An open connection between two mails.
 pub(super) struct Session {
     connection: AsyncSmtpConnection,
+    hold: Arc<Hold>,
     pipelining: bool,
     limit: Duration,
     /// No further command makes sense.
@@ -126,17 +132,19 @@ impl Session {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Hands over the text, then the final dot. The library asks for a further part after each that it has written out, and
-    /// writes the dot when there is none: so, until it asks, the server cannot have the mail.
+    /// Hands over the text and the final dot, which leave together. The library asks for a further part after each that it has
+    /// written, and writes the dot when there is none. Until all has left, the server cannot have the mail.
     async fn text(&mut self, text: &[u8]) -> Result<Reply, Failed> {
-        let mut dot = false;
+        self.hold.back();
         let end = std::iter::from_fn(|| {
-            dot = true;
+            self.hold.release();
             None
         });
         let parts = std::iter::once(text).chain(end);
         let reply = timeout(self.limit, self.connection.message_iter(parts)).await;
-        let step = if dot { Step::End } else { Step::Text };
+        // A text that broke off does not hold back what comes after it.
+        self.hold.release();
+        let step = if self.hold.gone() { Step::End } else { Step::Text };
         match reply {
             Ok(Ok(response)) => expected(step, &response),
             Ok(Err(error)) => Err(Failed::smtp(step, &error)),

@@ -1,16 +1,12 @@
 //! TLS to a mail server, in both of its ways.
 
 use crate::settings::{Server, Settings, SettingsError};
-use lettre::transport::smtp::client::{AsyncTokioStream, Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParameters};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,10 +45,8 @@ impl Implicit {
         Ok(Implicit { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
-    pub async fn connect(&self, stream: TcpStream) -> io::Result<Box<dyn AsyncTokioStream>> {
-        let address = stream.peer_addr()?;
-        let stream = self.connector.connect(self.name.clone(), stream).await?;
-        Ok(Box::new(Encrypted { stream, address }))
+    pub async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), stream).await
     }
 }
 
@@ -64,38 +58,4 @@ pub(super) fn start_tls(settings: &Settings, server: &Server) -> Result<TlsParam
         builder = builder.add_root_certificate(Certificate::from_der(certificate.to_vec()).map_err(wrong)?);
     }
     builder.build_rustls().map_err(wrong)
-}
-
-/// The SMTP library takes any stream that knows its other end. (It would encrypt one of its own as well, but leaves Nagle's
-/// algorithm on: the final dot would wait for the acknowledgement of the text, 40 ms a mail.)
-#[derive(Debug)]
-struct Encrypted {
-    stream: TlsStream<TcpStream>,
-    address: SocketAddr,
-}
-
-impl AsyncTokioStream for Encrypted {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
-impl AsyncRead for Encrypted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Encrypted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
