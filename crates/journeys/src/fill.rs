@@ -5,7 +5,7 @@
 //! one another. When all is read, the indexes are made in one go, from ids that are sorted on disk; only then is looked for what
 //! stands twice, since then it stands side by side.
 //!
-//! - A file without indexes is being filled. Whoever opens it for a question, or writes to it, ends that first.
+//! - A file without indexes is being filled. Who asks it a question ends that first.
 //! - Indexes are made in one transaction with the removal of what stands twice. A replay that dies in it has filled, and no more.
 //! - How far was read is kept in the transaction of the rows, as everywhere.
 
@@ -153,7 +153,7 @@ const SPANS_BEHIND: &str = "
 
 impl Target {
     /// The file to fill, where that is the way for `records` more; none where rows are better written one by one.
-    pub(crate) async fn to_fill(&mut self, records: u64, again: bool) -> Result<Option<String>, JourneysError> {
+    pub(crate) async fn file_to_fill(&mut self, records: u64, again: bool) -> Result<Option<String>, JourneysError> {
         if !matches!(self, Target::Sqlite(_)) {
             return Ok(None);
         }
@@ -198,6 +198,8 @@ impl Target {
 
 async fn settle(db: &mut SqliteConnection) -> Result<Settled, sqlx::Error> {
     let mut settled = Settled::default();
+    // As much is taken once more for ids to sort, and nothing is looked up.
+    run(db, "pragma cache_size = -16384").await?;
     if !index(db, RECORDS_BY_ID).await? {
         run(db, BEHIND).await?;
         let later: i64 = sqlx::query_scalar("select count(*) from behind where later").fetch_one(&mut *db).await?;
@@ -211,6 +213,7 @@ async fn settle(db: &mut SqliteConnection) -> Result<Settled, sqlx::Error> {
         settled.rows += run(db, SPANS_BEHIND).await?;
         run(db, SPANS_BY_ID).await?;
     }
+    run(db, "pragma cache_size = -65536").await?;
     Ok(settled)
 }
 

@@ -169,7 +169,7 @@ impl Replay {
 
     async fn sink(&self, target: Option<&mut Target>, total: u64, whole: bool) -> Result<Sink, JourneysError> {
         let Some(target) = target else { return Ok(Sink::Nowhere) };
-        Ok(match target.to_fill(total, self.again).await? {
+        Ok(match target.file_to_fill(total, self.again).await? {
             Some(file) => Sink::File(Arc::new(Mutex::new(Filling::open(&file, whole)?))),
             None => Sink::Task,
         })

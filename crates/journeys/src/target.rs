@@ -85,7 +85,7 @@ impl Target {
             .synchronous(SqliteSynchronous::Off)
             // A third of the pages to write of indexes over random ids.
             .page_size(16_384)
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", "-65536")
             // A second core sorts ids while the first one reads them.
             .pragma("threads", "1")
             .busy_timeout(Duration::from_secs(10))

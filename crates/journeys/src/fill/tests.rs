@@ -1,7 +1,5 @@
 //! Whatever is read in whatever order, a file that was filled has the rows of one that was written to row by row.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
-
 use super::*;
 use std::path::Path;
 use waybill_spine::{Content, Record};
@@ -38,7 +36,7 @@ fn fill(filling: &mut Filling, records: &[Record]) {
 
 async fn target(file: &Path) -> (Target, String) {
     let mut target = Target::open(file.to_str().unwrap()).await.unwrap();
-    let file = target.to_fill(u64::MAX, false).await.unwrap().unwrap();
+    let file = target.file_to_fill(u64::MAX, false).await.unwrap().unwrap();
     (target, file)
 }
 
@@ -70,7 +68,7 @@ async fn a_filled_file_has_the_rows_of_one_that_was_written_to_row_by_row() {
         assert_eq!(rows(&mut target).await, expected);
         assert_eq!(target.settle().await.unwrap(), Settled::default());
         // From now on it is written to row by row.
-        assert_eq!(target.to_fill(3, false).await.unwrap(), None);
+        assert_eq!(target.file_to_fill(3, false).await.unwrap(), None);
         target.write(order.iter().map(|record| Told::read(record).unwrap()).collect()).await.unwrap();
         assert_eq!(rows(&mut target).await, expected);
     }
