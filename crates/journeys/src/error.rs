@@ -16,6 +16,9 @@ pub enum JourneysError {
     /// The target cannot be opened, read or written.
     #[error("the target does not answer")]
     Database(#[from] sqlx::Error),
+    /// The file cannot be filled.
+    #[error("the target cannot be written")]
+    Filling(#[from] rusqlite::Error),
     /// No broker answers, or it stopped answering.
     #[error("no Kafka broker answers at {0}: start one, or name yours with --brokers")]
     Kafka(String, #[source] KafkaError),

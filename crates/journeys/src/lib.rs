@@ -6,6 +6,7 @@
 //! - A bad record is told with its position and never ends a replay.
 
 mod error;
+mod fill;
 mod human;
 mod journey;
 mod questions;

@@ -1,19 +1,30 @@
-//! The replay: one thread reads and understands records, the caller's task writes what they tell.
+//! The replay: threads read and understand records, each those of its own partitions.
+//!
+//! - Into a new file they write as well, one at a time: a record's text goes from the client's buffer into the file and is never
+//!   copied in between. What is written to in another way is written by the caller's task, which gets text of its own.
+//! - What waits is bounded by count and bytes: the clients' queues, a batch a thread, a few batches between threads and task.
 
+use crate::fill::Filling;
 use crate::target::{ReadTo, Target};
-use crate::topics::{Gone, Span, Topics};
+use crate::topics::{Found, Gone, Span, TOPICS, Topics};
 use crate::{JourneysError, Told};
+use rdkafka::message::Message;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use waybill_spine::{KafkaConfig, Record};
+use waybill_spine::KafkaConfig;
 
-/// Records that are handed over at a time, and how many such batches may wait: what memory holds.
+/// Threads that read, where there are as many cores: as many keep the one that writes busy.
+const THREADS: usize = 3;
+/// Records that are understood and written at a time, and how many such batches may wait for the task.
 const BATCH: usize = 1_024;
 const WAITING: usize = 3;
-/// Bytes of a batch after which it is handed over early.
-const BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of keys and payloads after which a batch is done; headers weigh as much again.
+const BYTES: usize = 4 * 1024 * 1024;
 /// How long a transaction of the target is open.
 const KEEP: Duration = Duration::from_secs(2);
 /// Bad records that are listed; all are counted.
@@ -81,11 +92,25 @@ pub struct Summary {
 #[derive(Default)]
 struct Batch {
     records: u64,
-    bytes: usize,
-    told: Vec<Told>,
+    /// Those of the orders that were asked for, and their stage spans.
+    told: u64,
+    spans: u64,
     without_span: u64,
     bad: Vec<Bad>,
+    /// What the task is to write.
+    write: Vec<Told>,
     read_to: ReadTo,
+}
+
+/// Where goes what records tell.
+#[derive(Clone)]
+enum Sink {
+    /// It is counted.
+    Nowhere,
+    /// A file that the threads fill.
+    File(Arc<Mutex<Filling>>),
+    /// The task, which writes.
+    Task,
 }
 
 impl Replay {
@@ -105,61 +130,120 @@ impl Replay {
             Some(target) if whole && !self.again => target.read_to().await?,
             _ => ReadTo::new(),
         };
-        let topics = Topics::open(&self.kafka, &self.topics, &read_to, self.span)?;
-        let (total, absent, empty) = (topics.total, topics.absent.clone(), topics.empty);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let parts = Topics::parts(&self.kafka, &self.topics, &read_to, self.span, cores.min(THREADS))?;
+        let total = parts.iter().map(|part| part.total).sum();
+        let (absent, empty) = parts.first().map(|part| (part.absent.clone(), part.empty)).unwrap_or_default();
         let mut summary = Summary { absent, empty, ..Summary::default() };
+        let sink = self.sink(target.as_deref_mut(), total, whole).await?;
         let (sender, receiver) = channel(WAITING);
-        let orders = self.orders.clone();
-        let reader = std::thread::spawn(move || read(topics, &orders, &sender));
-        let written = write(receiver, target.as_deref_mut(), whole, &mut summary, |read| progress(read, total)).await;
-        let reader = reader.join().map_err(|_| JourneysError::Reader)?;
+        let threads: Vec<_> = parts.into_iter().map(|part| self.thread(part, &sink, &sender)).collect();
+        drop(sender);
+        let writing = target.as_deref_mut().filter(|_| matches!(sink, Sink::Task));
+        let written = write(receiver, writing, whole, &mut summary, |read| progress(read, total)).await;
+        let read: Vec<_> = threads.into_iter().map(|thread| thread.join().map_err(|_| JourneysError::Reader)).collect();
         written?;
-        summary.gone = reader?;
+        if let Sink::File(file) = sink {
+            lock(&file).keep()?;
+        }
+        for gone in read {
+            summary.gone.extend(gone??);
+        }
+        summary.gone.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         if let Some(target) = target {
-            summary.missing = target.missing().await?;
+            let settled = target.settle().await?;
+            summary.spans = summary.spans.saturating_sub(settled.rows);
+            summary.repeats += settled.repeats;
+            if !(whole && self.is_all() && read_to.is_empty() && summary.is_unbroken()) {
+                summary.missing = target.missing().await?;
+            }
         }
         summary.seconds = begun.elapsed().as_secs_f64();
         Ok(summary)
     }
+
+    /// Whether it reads every topic that tells of orders.
+    fn is_all(&self) -> bool {
+        TOPICS.iter().all(|topic| self.topics.iter().any(|asked| asked == topic))
+    }
+
+    async fn sink(&self, target: Option<&mut Target>, total: u64, whole: bool) -> Result<Sink, JourneysError> {
+        let Some(target) = target else { return Ok(Sink::Nowhere) };
+        Ok(match target.file_to_fill(total, self.again).await? {
+            Some(file) => Sink::File(Arc::new(Mutex::new(Filling::open(&file, whole)?))),
+            None => Sink::Task,
+        })
+    }
+
+    fn thread(
+        &self,
+        part: Topics,
+        sink: &Sink,
+        sender: &Sender<Batch>,
+    ) -> JoinHandle<Result<Vec<Gone>, JourneysError>> {
+        let (orders, sink, sender) = (self.orders.clone(), sink.clone(), sender.clone());
+        thread::spawn(move || read(part, &orders, &sink, &sender))
+    }
 }
 
-/// Ends early where nobody takes batches any more: the writer has failed and says so.
-fn read(mut topics: Topics, orders: &[String], sender: &Sender<Batch>) -> Result<Vec<Gone>, JourneysError> {
-    let mut batch = Batch::default();
-    while let Some(record) = topics.read()? {
-        batch.take(&record, orders);
-        if batch.records as usize >= BATCH || batch.bytes >= BYTES {
-            batch.read_to = topics.read_to();
-            if sender.blocking_send(std::mem::take(&mut batch)).is_err() {
-                return Ok(Vec::new());
+/// Ends early where nobody takes batches any more: the task has failed and says so.
+fn read(mut part: Topics, orders: &[String], sink: &Sink, sender: &Sender<Batch>) -> Result<Vec<Gone>, JourneysError> {
+    let (consumer, places) = part.split();
+    let mut ended = false;
+    while !ended {
+        let (mut messages, mut bytes) = (Vec::with_capacity(BATCH), 0);
+        while messages.len() < BATCH && bytes < BYTES && !ended {
+            match places.next(consumer)? {
+                Some(found) => {
+                    bytes += found.message.key_len() + found.message.payload_len();
+                    messages.push(found);
+                }
+                None => ended = true,
             }
         }
+        let (mut batch, told) = Batch::of(&messages, orders);
+        match sink {
+            Sink::Nowhere => (),
+            Sink::File(file) => lock(file).write(&told, places.read_to())?,
+            Sink::Task => {
+                batch.write = told.into_iter().map(Told::into_owned).collect();
+                batch.read_to = places.read_to();
+            }
+        }
+        if sender.blocking_send(batch).is_err() {
+            return Ok(Vec::new());
+        }
     }
-    batch.read_to = topics.read_to();
-    // Nobody takes it: see above.
-    let _ = sender.blocking_send(batch);
-    Ok(topics.gone())
+    Ok(places.gone().collect())
+}
+
+fn lock(file: &Mutex<Filling>) -> MutexGuard<'_, Filling> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Batch {
-    fn take(&mut self, record: &Record, orders: &[String]) {
-        self.records += 1;
-        self.bytes += record.content.size();
-        if !orders.is_empty() && !orders.iter().any(|order| Some(order.as_bytes()) == record.content.key()) {
-            return;
-        }
-        match Told::read(record) {
-            Ok(told) => {
-                // A letter that goes back never brings one.
-                let brings = !told.topic.starts_with("redrive.");
-                self.without_span += u64::from(brings && told.spans.is_empty());
-                self.told.push(told);
+    fn of<'a>(messages: &'a [Found<'_>], orders: &[String]) -> (Self, Vec<Told<Cow<'a, str>>>) {
+        let (mut batch, mut told) = (Batch::default(), Vec::with_capacity(messages.len()));
+        for Found { message, topic } in messages {
+            batch.records += 1;
+            if !orders.is_empty() && !orders.iter().any(|order| Some(order.as_bytes()) == message.key()) {
+                continue;
             }
-            Err(why) => {
-                let (topic, partition, offset) = (record.topic.to_string(), record.partition, record.offset);
-                self.bad.push(Bad { topic, partition, offset, why });
+            match Told::of(message, topic) {
+                Ok(one) => {
+                    batch.told += 1;
+                    batch.spans += one.spans.len() as u64;
+                    // A letter that goes back never brings one.
+                    batch.without_span += u64::from(one.spans.is_empty() && !topic.starts_with("redrive."));
+                    told.push(one);
+                }
+                Err(why) => {
+                    let (topic, partition, offset) = (topic.to_string(), message.partition(), message.offset());
+                    batch.bad.push(Bad { topic, partition, offset, why });
+                }
             }
         }
+        (batch, told)
     }
 }
 
@@ -175,19 +259,20 @@ async fn write(
     while let Some(batch) = batches.recv().await {
         summary.add(&batch);
         match &mut target {
-            None => summary.spans += batch.told.iter().map(|told| told.spans.len() as u64).sum::<u64>(),
+            None => summary.spans += batch.spans,
             Some(target) => {
-                let since = match &open {
-                    Some((since, _)) => *since,
+                let (since, mut read_to) = match open.take() {
+                    Some(open) => open,
                     None => {
                         target.begin().await?;
-                        Instant::now()
+                        (Instant::now(), ReadTo::new())
                     }
                 };
-                let written = target.write(batch.told).await?;
+                let written = target.write(batch.write).await?;
                 summary.spans += written.rows;
                 summary.repeats += written.repeats;
-                open = Some((since, batch.read_to));
+                read_to.extend(batch.read_to);
+                open = Some((since, read_to));
                 if since.elapsed() > KEEP {
                     keep(target, open.take(), whole).await?;
                 }
@@ -210,9 +295,14 @@ async fn keep(target: &mut Target, open: Option<(Instant, ReadTo)>, whole: bool)
 }
 
 impl Summary {
+    /// Whether every record that there ever was told its spans. Where all were read, no span that others link to is missing.
+    fn is_unbroken(&self) -> bool {
+        self.gone.is_empty() && self.bad == 0 && self.without_span == 0
+    }
+
     fn add(&mut self, batch: &Batch) {
         self.records += batch.records;
-        self.told += batch.told.len() as u64;
+        self.told += batch.told;
         self.without_span += batch.without_span;
         self.bad += batch.bad.len() as u64;
         let room = LISTED.saturating_sub(self.bad_listed.len());

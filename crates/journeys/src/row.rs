@@ -1,15 +1,14 @@
 //! A span as a row.
 
 use jiff::Timestamp;
-use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use opentelemetry::trace::TraceFlags;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::de::value::StrDeserializer;
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::sync::Arc;
-use waybill_telemetry::{ChildCopy, SpanCopy, SpanKind, SpanLink, SpanRecord, Status, Waybill};
+use waybill_telemetry::{ChildCopy, LinkCopy, SpanCopy, SpanKind, SpanLink, SpanRecord, StampCopy, Status};
 
 /// The columns of `stage_spans`, in the order of [`SpanRow`]'s fields.
 pub(crate) const COLUMNS: [&str; 23] = [
@@ -38,38 +37,71 @@ pub(crate) const COLUMNS: [&str; 23] = [
     "record_offset",
 ];
 
-/// A stage span or a part of one, with its children: one row. Ids are lower hex, times nanoseconds since 1970.
+/// A stage span or a part of one, with its children: one row. Ids are lower hex, times nanoseconds since 1970. Text is borrowed
+/// from its record, or of its own.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 #[expect(missing_docs, reason = "the columns of `stage_spans`, described in tables_sqlite.sql")]
-pub struct SpanRow {
-    pub trace_id: String,
-    pub span_id: String,
-    pub parent_span_id: Option<String>,
+pub struct SpanRow<T = String> {
+    pub trace_id: T,
+    pub span_id: T,
+    pub parent_span_id: Option<T>,
     pub trace_flags: i64,
-    pub stage: String,
-    pub scope: String,
-    pub version: String,
-    pub name: String,
-    pub kind: String,
+    pub stage: T,
+    pub scope: T,
+    pub version: T,
+    pub name: T,
+    pub kind: T,
     pub start_ns: i64,
     pub decided_ns: i64,
     pub end_ns: i64,
     pub stamp: bool,
-    pub order_id: Option<String>,
-    pub input: Option<String>,
-    pub attributes: String,
-    pub status: Option<String>,
-    pub links: String,
-    pub events: String,
-    pub children: String,
-    pub topic: String,
+    pub order_id: Option<T>,
+    pub input: Option<T>,
+    pub attributes: T,
+    pub status: Option<T>,
+    pub links: T,
+    pub events: T,
+    pub children: T,
+    pub topic: T,
     pub partition_id: i32,
     pub record_offset: i64,
 }
 
+impl SpanRow<Cow<'_, str>> {
+    /// The same with text of its own.
+    #[must_use]
+    pub fn into_owned(self) -> SpanRow {
+        SpanRow {
+            trace_id: self.trace_id.into_owned(),
+            span_id: self.span_id.into_owned(),
+            parent_span_id: self.parent_span_id.map(Cow::into_owned),
+            trace_flags: self.trace_flags,
+            stage: self.stage.into_owned(),
+            scope: self.scope.into_owned(),
+            version: self.version.into_owned(),
+            name: self.name.into_owned(),
+            kind: self.kind.into_owned(),
+            start_ns: self.start_ns,
+            decided_ns: self.decided_ns,
+            end_ns: self.end_ns,
+            stamp: self.stamp,
+            order_id: self.order_id.map(Cow::into_owned),
+            input: self.input.map(Cow::into_owned),
+            attributes: self.attributes.into_owned(),
+            status: self.status.map(Cow::into_owned),
+            links: self.links.into_owned(),
+            events: self.events.into_owned(),
+            children: self.children.into_owned(),
+            topic: self.topic.into_owned(),
+            partition_id: self.partition_id,
+            record_offset: self.record_offset,
+        }
+    }
+}
+
 /// The record that tells of spans.
 pub(crate) struct Source<'a> {
-    pub topic: &'a Arc<str>,
+    pub topic: &'a str,
     pub partition: i32,
     pub offset: i64,
     pub order_id: Option<&'a str>,
@@ -95,84 +127,86 @@ struct RowEvent<'a> {
     attributes: Option<&'a RawValue>,
 }
 
-/// The row of a span; `waybill` is that of the record's payload, for the span that publishes it.
-pub(crate) fn row(
-    copy: &SpanCopy<'_>,
-    source: &Source<'_>,
-    (waybill, stamp): (Option<&Waybill>, bool),
-) -> serde_json::Result<SpanRow> {
+/// The row of a span; `stamps` are those of the record's payload, for the span that publishes it.
+pub(crate) fn row<'a>(
+    copy: SpanCopy<'a>,
+    source: &Source<'a>,
+    (stamps, stamp): (&[StampCopy<'_>], bool),
+) -> serde_json::Result<SpanRow<Cow<'a, str>>> {
     Ok(SpanRow {
-        trace_id: copy.trace_id.to_string(),
-        span_id: copy.span_id.to_string(),
-        parent_span_id: copy.parent.map(|id| id.to_string()),
         trace_flags: copy.trace_flags.to_u8().into(),
-        stage: copy.stage.clone().into_owned(),
-        scope: copy.scope.clone().into_owned(),
-        version: copy.version.clone().into_owned(),
-        name: copy.name.clone().into_owned(),
-        kind: copy.kind.name().to_owned(),
+        kind: copy.kind.name().into(),
         start_ns: nanos(copy.begun())?,
         decided_ns: nanos(copy.start)?,
         end_ns: nanos(copy.end)?,
         stamp: stamp && copy.kind != SpanKind::Server,
-        order_id: source.order_id.map(str::to_owned),
-        input: copy.input.map(|input| input.get().to_owned()),
-        attributes: object(copy.attributes)?,
-        status: match &copy.status {
-            Status::Unset => None,
-            Status::Error(why) => Some(why.clone()),
-        },
-        links: links(copy, waybill)?,
+        order_id: source.order_id.map(Cow::Borrowed),
+        input: copy.input.map(|input| input.get().into()),
+        attributes: object(copy.attributes)?.into(),
+        links: links(&copy, stamps)?,
         events: events(copy.events)?,
-        children: children(copy.children)?,
-        topic: source.topic.to_string(),
+        children: children(copy.children)?.into(),
+        topic: source.topic.into(),
         partition_id: source.partition,
         record_offset: source.offset,
+        trace_id: copy.trace_id,
+        span_id: copy.span_id,
+        parent_span_id: copy.parent,
+        stage: copy.stage,
+        scope: copy.scope,
+        version: copy.version,
+        name: copy.name,
+        status: match copy.status {
+            Status::Unset => None,
+            Status::Error(why) => Some(why.into()),
+        },
     })
 }
 
-fn children(children: Option<&RawValue>) -> serde_json::Result<String> {
-    let Some(children) = children else { return Ok("[]".to_owned()) };
+fn children(children: Option<&RawValue>) -> serde_json::Result<&str> {
+    let Some(children) = children else { return Ok("[]") };
     for child in serde_json::from_str::<Vec<ChildCopy<'_>>>(children.get())? {
         object(child.attributes)?;
     }
-    Ok(children.get().to_owned())
+    Ok(children.get())
 }
 
 fn nanos(time: Timestamp) -> serde_json::Result<i64> {
     i64::try_from(time.as_nanosecond()).map_err(|_| serde_json::Error::custom(format!("{time} is out of range")))
 }
 
-fn object(attributes: Option<&RawValue>) -> serde_json::Result<String> {
+fn object(attributes: Option<&RawValue>) -> serde_json::Result<&str> {
     match attributes.map(RawValue::get) {
-        None => Ok("{}".to_owned()),
-        Some(json) if json.starts_with('{') => Ok(json.to_owned()),
+        None => Ok("{}"),
+        Some(json) if json.starts_with('{') => Ok(json),
         Some(_) => Err(serde_json::Error::custom("attributes are not an object")),
     }
 }
 
-/// Those to the stamps of the waybill, the last of which is the span's own, then its others.
-fn links(copy: &SpanCopy<'_>, waybill: Option<&Waybill>) -> serde_json::Result<String> {
-    let own = |link: &SpanLink| (link.trace_id, link.span_id) == (copy.trace_id, copy.span_id);
-    let mut links: Vec<SpanLink> = waybill.into_iter().flat_map(Waybill::links).filter(|link| !own(link)).collect();
-    if let Some(others) = copy.links {
-        links.append(&mut serde_json::from_str(others.get())?);
+/// Those to the stamps, the last of which is the span's own, then its others.
+fn links(copy: &SpanCopy<'_>, stamps: &[StampCopy<'_>]) -> serde_json::Result<Cow<'static, str>> {
+    let own = |stamp: &StampCopy<'_>| (&stamp.trace_id, &stamp.span_id) == (&copy.trace_id, &copy.span_id);
+    let earlier: Vec<LinkCopy<'_>> = stamps.iter().filter(|stamp| !own(stamp)).map(StampCopy::link).collect();
+    let Some(others) = copy.links else {
+        return if earlier.is_empty() { Ok("[]".into()) } else { Ok(serde_json::to_string(&earlier)?.into()) };
+    };
+    let others: Vec<SpanLink> = serde_json::from_str(others.get())?;
+    let [earlier, others] = [serde_json::to_string(&earlier)?, serde_json::to_string(&others)?];
+    Ok(match (earlier.as_str(), others.as_str()) {
+        (all, "[]") | ("[]", all) => all.to_owned(),
+        (earlier, others) => format!("{},{}", &earlier[..earlier.len() - 1], &others[1..]),
     }
-    serde_json::to_string(&links)
+    .into())
 }
 
-fn events(events: Option<&RawValue>) -> serde_json::Result<String> {
-    let Some(events) = events else { return Ok("[]".to_owned()) };
+fn events(events: Option<&RawValue>) -> serde_json::Result<Cow<'static, str>> {
+    let Some(events) = events else { return Ok("[]".into()) };
     let events: Vec<WireEvent<'_>> = serde_json::from_str(events.get())?;
     let events = events.into_iter().map(|WireEvent { name, time, attributes }| {
         object(attributes)?;
         Ok(RowEvent { name, time_ns: nanos(time)?, attributes })
     });
-    serde_json::to_string(&events.collect::<serde_json::Result<Vec<_>>>()?)
-}
-
-fn span_id(hex: &str) -> serde_json::Result<SpanId> {
-    SpanId::from_hex(hex).map_err(serde_json::Error::custom)
+    Ok(serde_json::to_string(&events.collect::<serde_json::Result<Vec<_>>>()?)?.into())
 }
 
 fn parsed<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
@@ -197,9 +231,9 @@ impl SpanRow {
             stage: Cow::Borrowed(&self.stage),
             scope: Cow::Borrowed(&self.scope),
             version: Cow::Borrowed(&self.version),
-            trace_id: TraceId::from_hex(&self.trace_id).map_err(serde_json::Error::custom)?,
-            span_id: span_id(&self.span_id)?,
-            parent: self.parent_span_id.as_deref().map(span_id).transpose()?,
+            trace_id: Cow::Borrowed(&self.trace_id),
+            span_id: Cow::Borrowed(&self.span_id),
+            parent: self.parent_span_id.as_deref().map(Cow::Borrowed),
             trace_flags: TraceFlags::new(u8::try_from(self.trace_flags).unwrap_or_default()),
             name: Cow::Borrowed(&self.name),
             kind: parsed(&self.kind)?,

@@ -1,5 +1,6 @@
 -- Journeys. A projection of the topics: drop it, and `waybill replay` makes the same rows again.
 -- Times are nanoseconds since 1970, ids lower hex. A target is of one deployment: topics stand here without their prefix.
+-- Until a first replay has ended there is no index, and what stands twice on the topics stands here twice (fill.rs).
 
 -- How far each partition was read.
 create table if not exists read_to (
@@ -17,9 +18,8 @@ create table if not exists records (
     record_offset integer not null,
     time_ns integer not null,
     order_id text,
-    reason text, -- of a dead letter: stage, code and words
-    primary key (ce_id, topic)
-) without rowid;
+    reason text -- of a dead letter: stage, code and words
+);
 
 -- Stage spans and their parts. What belongs to a span is written with it, in one row: its links, events and children. The
 -- views below show them one by one.
@@ -46,8 +46,7 @@ create table if not exists stage_spans (
     children text not null,
     topic text not null, -- the record that tells of it
     partition_id integer not null,
-    record_offset integer not null,
-    primary key (trace_id, span_id)
+    record_offset integer not null
 );
 
 -- All spans: stage spans, their parts, and the children of both, by (trace_id, span_id).

@@ -49,7 +49,13 @@ impl Target {
             Target::file(name.as_ref()).await?
         };
         match &mut target {
-            Target::Sqlite(db) => sqlx::raw_sql(include_str!("tables_sqlite.sql")).execute(db).await.map(drop)?,
+            Target::Sqlite(db) => {
+                let made: i64 = sqlx::query_scalar("select count(*) from sqlite_master").fetch_one(&mut *db).await?;
+                sqlx::raw_sql(include_str!("tables_sqlite.sql")).execute(db).await?;
+                if made == 0 {
+                    target.settle().await?;
+                }
+            }
             Target::Postgres(db) => sqlx::raw_sql(include_str!("tables_postgres.sql")).execute(db).await.map(drop)?,
         }
         Ok(target)
@@ -64,7 +70,10 @@ impl Target {
         if !file.contains("://") && !Path::new(file).exists() {
             return Err(JourneysError::NoTarget(name.to_owned()));
         }
-        Target::open(name).await
+        let mut target = Target::open(name).await?;
+        // A replay may have died before it had filled it.
+        target.settle().await?;
+        Ok(target)
     }
 
     /// What a crash of the machine takes from a projection is made again, so nothing waits for the disk.
@@ -77,6 +86,8 @@ impl Target {
             // A third of the pages to write of indexes over random ids.
             .page_size(16_384)
             .pragma("cache_size", "-65536")
+            // A second core sorts ids while the first one reads them.
+            .pragma("threads", "1")
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();
         Ok(Target::Sqlite(options.connect().await?))

@@ -1,7 +1,7 @@
 //! Records and spans in bulk.
 //!
-//! What is new is inserted blindly: a statement a few hundred rows. Only where some record was there already, or stands
-//! twice, is asked which one stands earlier.
+//! A new file is filled in another way (`fill.rs`). Else what is new is inserted blindly: a statement a few hundred rows. Only
+//! where some record was there already, or stands twice, is asked which one stands earlier.
 
 use crate::row::{COLUMNS, SpanRow};
 use crate::target::{ReadTo, Target};
@@ -27,7 +27,11 @@ pub struct Written {
 impl Target {
     /// Begins a transaction: what follows is kept as a whole, or not at all.
     pub(crate) async fn begin(&mut self) -> Result<(), JourneysError> {
-        self.run("begin").await
+        match self {
+            // One that has read already cannot write any more once another process has.
+            Target::Sqlite(_) => self.run("begin immediate").await,
+            Target::Postgres(_) => self.run("begin").await,
+        }
     }
 
     /// Keeps it.

@@ -14,6 +14,9 @@ use std::borrow::Cow;
 /// The `link.type` of links to stamps.
 pub(crate) const FOLLOWS_FROM: &str = "follows_from";
 
+/// Bytes that the name of a stage may have on a stamp.
+pub(crate) const MAX_STAGE: usize = 64;
+
 /// The W3C `traceparent` of a span, version 00.
 #[must_use]
 pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> String {
@@ -135,7 +138,7 @@ impl RawStamp<'_> {
             ended_at: self.ended_at.parse().ok()?,
             stage: Cow::Owned(self.stage.into_owned()),
         };
-        (!stamp.stage.is_empty() && stamp.stage.len() <= 64).then_some(stamp)
+        (!stamp.stage.is_empty() && stamp.stage.len() <= MAX_STAGE).then_some(stamp)
     }
 }
 

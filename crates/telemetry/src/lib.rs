@@ -16,7 +16,7 @@ mod trouble;
 mod wire;
 
 pub use context::{Carrier, Incoming, Stamp, Waybill, traceparent};
-pub use copy::{ChildCopy, SpanCopy};
+pub use copy::{ChildCopy, LinkCopy, SpanCopy, StampCopy};
 pub use pipeline::{SpanExport, Telemetry, log_to_stderr};
 pub use queue::Dropped;
 pub use record::{ChildSpan, Input, SpanEvent, SpanKind, SpanLink, SpanRecord, Status};

@@ -36,10 +36,14 @@ pub(crate) fn parse_flags(text: &str) -> Option<TraceFlags> {
     is_lower_hex(text, 2).then(|| u8::from_str_radix(text, 16).ok()).flatten().map(TraceFlags::new)
 }
 
+/// Text that is borrowed wherever it can be: as a field, not in a list.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 macro_rules! strict {
     ($name:ident, $type:ty, $parse:ident) => {
         pub(crate) fn $name<'de, D: Deserializer<'de>>(d: D) -> Result<$type, D::Error> {
-            let text = Cow::<str>::deserialize(d)?;
+            let Text(text) = Text::deserialize(d)?;
             $parse(&text).ok_or_else(|| D::Error::custom(concat!("not a valid ", stringify!($type))))
         }
     };
@@ -47,6 +51,34 @@ macro_rules! strict {
 strict!(read_trace_id, TraceId, parse_trace_id);
 strict!(read_span_id, SpanId, parse_span_id);
 strict!(read_flags, TraceFlags, parse_flags);
+
+/// Ids as the text that they are, which is looked at all the same.
+pub(crate) mod text {
+    use super::{Cow, Deserialize, Deserializer, Error, Text, is_lower_hex};
+
+    pub(crate) fn trace_id<'de, D: Deserializer<'de>>(d: D) -> Result<Cow<'de, str>, D::Error> {
+        id(d, 32, "not a valid TraceId")
+    }
+
+    pub(crate) fn span_id<'de, D: Deserializer<'de>>(d: D) -> Result<Cow<'de, str>, D::Error> {
+        id(d, 16, "not a valid SpanId")
+    }
+
+    pub(crate) fn parent<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+        span_id(d).map(Some)
+    }
+
+    pub(crate) fn flags<'de, D: Deserializer<'de>>(d: D) -> Result<Cow<'de, str>, D::Error> {
+        let Text(text) = Text::deserialize(d)?;
+        if is_lower_hex(&text, 2) { Ok(text) } else { Err(D::Error::custom("not a valid TraceFlags")) }
+    }
+
+    fn id<'de, D: Deserializer<'de>>(d: D, len: usize, why: &str) -> Result<Cow<'de, str>, D::Error> {
+        let Text(text) = Text::deserialize(d)?;
+        let valid = is_lower_hex(&text, len) && text.bytes().any(|digit| digit != b'0');
+        if valid { Ok(text) } else { Err(D::Error::custom(why)) }
+    }
+}
 
 /// A span id that may be missing.
 pub(crate) mod optional_span_id {
