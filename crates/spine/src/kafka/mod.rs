@@ -162,8 +162,11 @@ impl KafkaConfig {
     ) -> KafkaResult<T> {
         let look = || {
             while let Some(polled) = reader.poll(LOOK) {
-                // What a group's coordinator refuses comes as if it were a record.
-                if let Err(error) = polled {
+                // What a group's coordinator refuses comes as if it were a record; all else is heard already, with better words.
+                if let Err(error) = polled
+                    && self.refused(&error).is_some()
+                    && self.refusals.reason().is_none()
+                {
                     self.refusals.hear(error.rdkafka_error_code(), &error.to_string());
                 }
             }
