@@ -86,8 +86,10 @@ pub fn read_topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Rec>> {
             None => {}
             // The last offsets may hold no record: compacted away, or a transaction's marker.
             Some(Err(KafkaError::PartitionEOF(end))) => open.retain(|part| part.partition != end),
-            // A broker has just died; another one leads its partitions in a moment.
-            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
+            // A broker has just died, maybe the only one connected to; another one leads its partitions in a moment.
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
+            ))) => {}
             Some(Err(error)) => return Err(error).with_context(|| format!("cannot read {topic}")),
             Some(Ok(message)) => {
                 let at = message.offset();
