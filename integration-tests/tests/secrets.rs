@@ -135,9 +135,8 @@ async fn run(given: Given) {
     }
     let mut process = front.shop.run(&["all"]);
     front.until_open().await;
-    let body = serde_json::json!({"cartId": "k-1", "userId": "u-1", "paymentMethodId": "pm_canary_card"});
-    let asked = ask(front.gateway, "POST", "/api/checkout", &[("idempotency-key", "key-1")], &body).await.unwrap();
-    let mut texts = vec![asked.body.to_string()];
+    let taken = front.checkout("k-1", "u-1", "pm_canary_card", &[]).await;
+    let mut texts = vec![taken.to_string()];
     eventually("everybody refuses us", LIMIT, async || {
         let log = process.log().map_err(|error| error.to_string())?;
         let paid = provider.received_requests().await.unwrap_or_default();
