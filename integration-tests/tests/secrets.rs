@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use waybill_harness::{Authority, Collector, Guard, MailServer, ask, eventually, free_port};
+use waybill_harness::{Authority, Collector, Guard, MailServer, eventually, free_port};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 

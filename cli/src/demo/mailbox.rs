@@ -115,6 +115,7 @@ mod tests {
         let (smtp, composer) = (Smtp::new(&settings).unwrap(), Composer::new(&settings).unwrap());
         let templates = Templates::load(None).unwrap();
         let to: To = "Ada <ada@example.com>".parse().unwrap();
+        let soon = tokio::time::Instant::now() + Duration::from_secs(60);
         for (number, content) in Content::examples().into_iter().enumerate() {
             let url = content.unsubscribe_url().map(|url| url.parse().unwrap());
             let draft = Draft {
@@ -124,7 +125,7 @@ mod tests {
                 unsubscribe: url.as_ref(),
                 texts: templates.render(&content).unwrap(),
             };
-            let answer = smtp.send(&composer.compose(draft).unwrap()).await;
+            let answer = smtp.send(composer.compose(draft).unwrap(), soon).await;
             assert!(matches!(answer, Answer::Sent { .. }), "{answer:?}");
         }
         assert_eq!(mailbox.count(), 3);

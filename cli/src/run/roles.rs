@@ -23,7 +23,7 @@ use waybill_push::Endpoints;
 use waybill_spine::{Shutdown, Stage, system_clock};
 use waybill_telemetry::{Telemetry, TelemetryConfig};
 
-pub(super) const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
+const FULFILMENT: [Role; 3] = [Role::Pick, Role::Pack, Role::Ship];
 const NOTIFICATIONS: [Role; 5] = [Role::Restock, Role::Fanout, Role::Email, Role::Push, Role::OrderMail];
 
 /// Of all roles, those that write to people run where it is set up how.

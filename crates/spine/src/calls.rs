@@ -9,7 +9,7 @@ use crate::item::Item;
 use crate::run::Clock;
 use crate::stage::{Call, Stage};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// Most calls that are out at a time; a provider that answers in 150 ms is then asked 1,700 times a second.
@@ -32,12 +32,12 @@ pub(crate) struct Calls<S: Stage> {
     out: usize,
     answered: (Sender<Group<S>>, Receiver<Group<S>>),
     /// What [`Calls::wait`] has waited for.
-    first: Option<Group<S>>,
+    first: Vec<Group<S>>,
 }
 
 impl<S: Stage> Calls<S> {
     pub(crate) fn new(caller: Caller<S::Call>, clock: Clock) -> Self {
-        Calls { caller, clock, out: 0, answered: channel(), first: None }
+        Calls { caller, clock, out: 0, answered: channel(), first: Vec::new() }
     }
 
     /// Calls that are out.
@@ -45,12 +45,18 @@ impl<S: Stage> Calls<S> {
         self.out
     }
 
-    /// Waits so long for an answer; yields whether there is one.
-    pub(crate) fn wait(&mut self, wait: Duration) -> bool {
-        if self.first.is_none() {
-            self.first = self.answered.1.recv_timeout(wait).ok();
+    /// Waits so long for an answer, and then for others; yields whether there is one.
+    pub(crate) fn wait(&mut self, wait: Duration, gather: Duration) -> bool {
+        if self.first.is_empty() {
+            self.first.extend(self.answered.1.recv_timeout(wait));
         }
-        self.first.is_some()
+        let until = Instant::now() + gather;
+        while !self.first.is_empty()
+            && let Ok(other) = self.answered.1.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            self.first.push(other);
+        }
+        !self.first.is_empty()
     }
 
     /// Makes the call of the first of these items.
@@ -74,11 +80,10 @@ impl<S: Stage> Calls<S> {
 
     /// The items whose calls have been answered, at most so many groups.
     pub(crate) fn answered(&mut self, most: usize) -> Vec<Item<S>> {
-        let mut items = Vec::new();
-        for group in self.first.take().into_iter().chain(self.answered.1.try_iter()).take(most) {
-            self.out -= 1;
-            items.extend(group);
-        }
-        items
+        let room = most.saturating_sub(self.first.len());
+        self.first.extend(self.answered.1.try_iter().take(room));
+        let groups = self.first.drain(..most.min(self.first.len()));
+        self.out -= groups.len();
+        groups.flatten().collect()
     }
 }

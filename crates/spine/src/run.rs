@@ -41,8 +41,6 @@ use waybill_telemetry::{SpanExport, Telemetry};
 
 /// Longest wait for a first record; also how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(100);
-/// The same while calls are out, whose answers come from elsewhere.
-const POLL_CALLS: Duration = Duration::from_millis(1);
 /// How often parked records are looked for.
 const TIMER: Duration = Duration::from_millis(250);
 /// How long parked records are leased: longer than any batch takes.
@@ -190,11 +188,12 @@ impl<S: Stage, I: Source, O: Sink> Runner<S, I, O> {
             if stopping.is_some() || self.calls.out() >= MOST {
                 // librdkafka does not wake up for the end of a pause: it costs up to a second of fetching. So the answers are
                 // waited for, and the source is paused only where none comes.
-                if !self.calls.wait(POLL) {
-                    self.source.idle(POLL_CALLS)?;
+                if !self.calls.wait(POLL, S::GATHER) {
+                    self.source.idle(S::GATHER)?;
                 }
             } else {
-                let wait = if self.calls.out() > 0 { POLL_CALLS } else { POLL };
+                // The answers of calls come from elsewhere.
+                let wait = if self.calls.out() > 0 { S::GATHER } else { POLL };
                 self.source.poll(self.desk.policy.batch, wait, &mut records)?;
             }
             if !records.is_empty() {

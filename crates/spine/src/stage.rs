@@ -288,6 +288,9 @@ pub trait Stage: Send + Sized + 'static {
     const TABLE: Table;
     /// Longest time a record may be parked, from the first try, before it becomes a dead letter.
     const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+    /// How long an answer to a call may wait for others, so that they are settled in one transaction: less than anybody waits
+    /// for what comes of them.
+    const GATHER: Duration = Duration::from_millis(1);
     /// Whether it has chores: [`Stage::tend`], [`Stage::outbox`] and [`Stage::forget`].
     const CHORES: bool = false;
     /// What it tells of its tables, if anything: see [`Stage::gauge`].

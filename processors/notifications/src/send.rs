@@ -37,6 +37,9 @@ pub use telling::Telling;
 
 use std::time::Duration;
 
+/// What became of messages is settled a few times a tenth of a second: nobody waits for it.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// What became of one message. No text has an address, a token or a name in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {

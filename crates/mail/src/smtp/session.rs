@@ -1,7 +1,7 @@
 //! One connection to the server, and a mail on it.
 
 use super::answer::{Failed, Fault, Reply, Step, root};
-use super::stream::{Hold, Stream};
+use super::stream::Stream;
 use super::tls::{Implicit, start_tls};
 use crate::message::Message;
 use crate::settings::{Security, Server, Settings, SettingsError};
@@ -13,6 +13,7 @@ use lettre::transport::smtp::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -57,14 +58,14 @@ impl Dialer {
         let tcp = within(limit, Step::Connect, tcp).await?.map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
         tcp.set_nodelay(true).map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
         let address = tcp.peer_addr().map_err(|e| Failed::silence(Step::Connect, root(&e)))?;
-        let hold = Arc::new(Hold::default());
+        let gone = Arc::new(AtomicBool::default());
         let stream: Box<dyn AsyncTokioStream> = match &self.tls {
             Tls::AtOnce(tls) => {
                 let stream = within(limit, Step::Tls, tls.connect(tcp)).await?;
                 let stream = stream.map_err(|e| Failed::silence(Step::Tls, root(&e)))?;
-                Box::new(Stream::new(stream, address, hold.clone()))
+                Box::new(Stream::new(stream, address, gone.clone()))
             }
-            Tls::AfterGreeting(_) | Tls::Never => Box::new(Stream::new(tcp, address, hold.clone())),
+            Tls::AfterGreeting(_) | Tls::Never => Box::new(Stream::new(tcp, address, gone.clone())),
         };
         let connect = AsyncSmtpConnection::connect_with_transport(stream, &self.hello);
         let mut connection = smtp(limit, Step::Greeting, connect).await?;
@@ -79,42 +80,42 @@ impl Dialer {
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             smtp(limit, Step::Auth, connection.auth(&mechanisms, &credentials)).await?;
         }
-        Ok(Session { connection, hold, pipelining, limit, spent: false })
+        Ok(Session { connection, gone, pipelining, ahead: false, limit, spent: false })
     }
 }
 
 /// An open connection between two mails.
 pub(super) struct Session {
     connection: AsyncSmtpConnection,
-    hold: Arc<Hold>,
+    /// What was written last has left.
+    gone: Arc<AtomicBool>,
     pipelining: bool,
+    /// The next mail's envelope is on its way.
+    ahead: bool,
     limit: Duration,
     /// No further command makes sense.
     spent: bool,
 }
 
 impl Session {
-    /// Sends a mail. After an error the session is good for another one if [`Session::reset`] says so.
-    pub async fn deliver(&mut self, message: &Message) -> Result<Reply, Failed> {
-        let mail = Mail::new(Some(message.from.lettre()), Vec::new());
-        let rcpt = Rcpt::new(message.to.lettre(), Vec::new());
-        if self.pipelining {
-            self.envelope_at_once(format!("{mail}{rcpt}{Data}")).await?;
-        } else {
-            self.ask(Step::Mail, mail).await?;
-            self.ask(Step::Rcpt, rcpt).await?;
-            self.ask(Step::Data, Data).await?;
-        }
-        self.text(message.bytes()).await
+    /// Whether the server takes commands before it has answered others.
+    pub fn pipelines(&self) -> bool {
+        self.pipelining
     }
 
-    /// Three commands in one packet (RFC 2920), each with a reply. All are read before the first refusal counts, or a later
-    /// command would get what is left.
-    async fn envelope_at_once(&mut self, commands: String) -> Result<(), Failed> {
+    /// Names a mail, unless that has been done with the text of the one before.
+    pub async fn envelope(&mut self, message: &Message) -> Result<(), Failed> {
+        if !self.pipelining {
+            self.ask(Step::Mail, Mail::new(Some(message.from.lettre()), Vec::new())).await?;
+            self.ask(Step::Rcpt, Rcpt::new(message.to.lettre(), Vec::new())).await?;
+            return self.ask(Step::Data, Data).await.map(|_| ());
+        }
+        let commands = Some(commands(message)).filter(|_| !std::mem::take(&mut self.ahead));
+        // All replies are read before the first refusal counts, or a later command would get what is left.
         let mut refused = None;
         for step in [Step::Mail, Step::Rcpt, Step::Data] {
-            let reply = match step {
-                Step::Mail => smtp(self.limit, step, self.connection.command(&commands)).await,
+            let reply = match (step, &commands) {
+                (Step::Mail, Some(commands)) => smtp(self.limit, step, self.connection.command(commands)).await,
                 _ => smtp(self.limit, step, self.connection.read_response()).await,
             };
             match reply.and_then(|response| expected(step, &response)) {
@@ -132,19 +133,26 @@ impl Session {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Hands over the text and the final dot, which leave together. The library asks for a further part after each that it has
-    /// written, and writes the dot when there is none. Until all has left, the server cannot have the mail.
-    async fn text(&mut self, text: &[u8]) -> Result<Reply, Failed> {
-        self.hold.back();
-        let end = std::iter::from_fn(|| {
-            self.hold.release();
-            None
-        });
-        let parts = std::iter::once(text).chain(end);
-        let reply = timeout(self.limit, self.connection.message_iter(parts)).await;
-        // A text that broke off does not hold back what comes after it.
-        self.hold.release();
-        let step = if self.hold.gone() { Step::End } else { Step::Text };
+    /// Hands over the text and the final dot, and with them the envelope of the next mail: one packet for the server to wake up
+    /// for. (The library's own way sends the dot apart.)
+    pub async fn text(&mut self, text: &[u8], next: Option<&Message>) -> Result<Reply, Failed> {
+        // Mails are ASCII: nothing is lost.
+        let text = String::from_utf8_lossy(text);
+        let mut packet = String::with_capacity(text.len() + 512);
+        // A line's first dot is doubled (RFC 5321, 4.5.2). A text begins with a header's name.
+        for (index, part) in text.split("\r\n.").enumerate() {
+            packet.push_str(if index == 0 { "" } else { "\r\n.." });
+            packet.push_str(part);
+        }
+        packet.push_str("\r\n.\r\n");
+        if let Some(next) = next {
+            packet.push_str(&commands(next));
+        }
+        self.ahead = next.is_some();
+        self.gone.store(false, Relaxed);
+        let reply = timeout(self.limit, self.connection.command(packet)).await;
+        // Until the dot has left, the server cannot have the mail. What stayed behind may have been the next envelope alone.
+        let step = if self.ahead || self.gone.load(Relaxed) { Step::End } else { Step::Text };
         match reply {
             Ok(Ok(response)) => expected(step, &response),
             Ok(Err(error)) => Err(Failed::smtp(step, &error)),
@@ -166,6 +174,13 @@ impl Session {
     pub async fn quit(mut self) {
         let _ = timeout(self.limit, self.connection.command(Quit)).await;
     }
+}
+
+/// An envelope: three commands, each with a reply.
+fn commands(message: &Message) -> String {
+    let mail = Mail::new(Some(message.from.lettre()), Vec::new());
+    let rcpt = Rcpt::new(message.to.lettre(), Vec::new());
+    format!("{mail}{rcpt}{Data}")
 }
 
 /// A positive reply of the wrong kind is one to something else: whose, nobody knows.

@@ -11,7 +11,7 @@ mod templates;
 
 use std::time::Duration;
 use waybill_harness::MailServer;
-use waybill_mail::{Composer, Content, Draft, Mailbox, Message, Rendered, Settings, Smtp, Templates};
+use waybill_mail::{Answer, Composer, Content, Draft, Mailbox, Message, Rendered, Settings, Smtp, Templates};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -53,6 +53,10 @@ fn texts() -> Rendered {
 fn compose(to: &Mailbox, texts: Rendered) -> Message {
     let composer = Composer::new(&settings("smtp://127.0.0.1")).unwrap();
     composer.compose(Draft { delivery: "d-1", to, date: date(), unsubscribe: None, texts }).unwrap()
+}
+
+async fn send(smtp: &Smtp, message: Message) -> Answer {
+    smtp.send(message, tokio::time::Instant::now() + LONG).await
 }
 
 /// A mail to `local`@example.org, whose name says what the server is to do.

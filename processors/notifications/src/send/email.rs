@@ -6,6 +6,7 @@ use super::people::Reach;
 use super::settings::Shop;
 use jiff::Timestamp;
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 use waybill_mail::unsubscribe::Unsubscribe;
 use waybill_mail::{Answer, BackInStock, Composer, Content, Draft, Mailbox, Product, Settings, Smtp, Templates};
@@ -60,7 +61,14 @@ impl Mailer {
     }
 
     /// Tells somebody that a product is back.
-    pub(super) async fn tell(&self, shop: &Shop, notice: &Notice, subscription_id: i64, reach: &Reach) -> Verdict {
+    pub(super) async fn tell(
+        &self,
+        shop: &Shop,
+        notice: &Notice,
+        subscription_id: i64,
+        reach: &Reach,
+        until: Instant,
+    ) -> Verdict {
         let link = self.unsubscribe.as_ref().and_then(|keys| keys.link(&subscription_id.to_string()).ok());
         let Some(link) = link else {
             return Verdict::Refused("there is no link that ends the subscription".to_owned());
@@ -76,10 +84,10 @@ impl Mailer {
             unsubscribe_url: link.to_string(),
         });
         let delivery = format!("{}-{subscription_id}", notice.campaign_id);
-        self.deliver(&delivery, reach, notice.date, Some(&link), &content).await
+        self.deliver(&delivery, reach, notice.date, Some(&link), &content, until).await
     }
 
-    /// Sends a mail. `delivery` and `date` are kept over repeats.
+    /// Sends a mail, if a connection is free until `until`. `delivery` and `date` are kept over repeats.
     pub(super) async fn deliver(
         &self,
         delivery: &str,
@@ -87,6 +95,7 @@ impl Mailer {
         date: Timestamp,
         unsubscribe: Option<&Url>,
         content: &Content,
+        until: Instant,
     ) -> Verdict {
         let Ok(address) = reach.place.parse() else { return Verdict::Dead("this is no address".to_owned()) };
         let to = Mailbox { address, name: reach.name.clone() };
@@ -95,7 +104,7 @@ impl Mailer {
             Err(error) => return Verdict::Refused(error.to_string()),
         };
         match self.composer.compose(Draft { delivery, to: &to, date, unsubscribe, texts }) {
-            Ok(message) => verdict(self.smtp.send(&message).await),
+            Ok(message) => verdict(self.smtp.send(message, until).await),
             Err(error) => Verdict::Refused(error.to_string()),
         }
     }

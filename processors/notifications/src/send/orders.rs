@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use opentelemetry::KeyValue;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use waybill_events::{CheckoutCompleted, Cost, OrderShipped, Tell};
 use waybill_mail::{Content, OrderConfirmed, Parcel};
 use waybill_money::{Currency, Money};
@@ -187,9 +187,7 @@ impl OrderLetter {
         let Some(_leave) = outlet.leave(cutoff).await else { return Ok(Came::NotYet(Duration::ZERO)) };
         let began = system_clock();
         let delivery = self.delivery();
-        let sending = mailer.deliver(&delivery, &reach, self.date, None, &content);
-        let verdict = timeout_at(cutoff, sending).await;
-        let verdict = verdict.unwrap_or_else(|_| Verdict::Unknown("no answer in time".to_owned()));
+        let verdict = mailer.deliver(&delivery, &reach, self.date, None, &content, cutoff).await;
         if let Verdict::Closed { why, wait } = &verdict {
             outlet.close(store, (*wait).max(lane_closed(self.away)), why).await;
         }
@@ -256,6 +254,7 @@ impl Stage for OrderMail {
     const SPAN: &'static str = "order_mail.send";
     const TABLE: Table = Table("order_mails");
     const CHORES: bool = true;
+    const GATHER: Duration = super::GATHER;
 
     type Event = OrderEvent;
     type State = OrderMailed;

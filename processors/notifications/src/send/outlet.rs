@@ -27,7 +27,7 @@ struct Inner {
     shop: Shop,
     /// Calls that may take slots: no more than what can be sent in their time.
     turns: Semaphore,
-    /// Messages that may be with the provider.
+    /// Messages that may be with the provider. Of mails, one for each connection, and one that follows it at once.
     messages: Semaphore,
     connections: Mutex<(Store, Vec<Store>)>,
 }
@@ -56,14 +56,14 @@ impl Outlet {
     #[must_use]
     pub fn email(mailer: Mailer, connections: usize, shop: Shop, rates: Rates, store: Store) -> Self {
         let lane = Lane { name: "email", per_second: rates.email };
-        Outlet::new(Provider::Mail(Box::new(mailer)), lane, shop, (2 * connections, connections), store)
+        Outlet::new(Provider::Mail(Box::new(mailer)), lane, shop, (2 * connections, 2 * connections), store)
     }
 
     /// For mails about orders.
     #[must_use]
     pub fn orders(mailer: Mailer, connections: usize, shop: Shop, rates: Rates, store: Store) -> Self {
         let lane = Lane { name: "orders", per_second: rates.orders };
-        Outlet::new(Provider::Mail(Box::new(mailer)), lane, shop, (4 * connections, connections), store)
+        Outlet::new(Provider::Mail(Box::new(mailer)), lane, shop, (4 * connections, 2 * connections), store)
     }
 
     /// For push messages.
@@ -130,11 +130,13 @@ impl Outlet {
         }
     }
 
-    /// Sends one message.
-    pub(super) async fn tell(&self, notice: &Notice, subscription_id: i64, reach: &Reach) -> Verdict {
+    /// Sends one message. What is not answered by `until` is unknown.
+    pub(super) async fn tell(&self, notice: &Notice, subscription_id: i64, reach: &Reach, until: Instant) -> Verdict {
         match &self.0.provider {
-            Provider::Mail(mailer) => mailer.tell(&self.0.shop, notice, subscription_id, reach).await,
-            Provider::Push(push) => super::push::tell(push, &self.0.shop, notice, reach).await,
+            Provider::Mail(mailer) => mailer.tell(&self.0.shop, notice, subscription_id, reach, until).await,
+            Provider::Push(push) => timeout_at(until, super::push::tell(push, &self.0.shop, notice, reach))
+                .await
+                .unwrap_or_else(|_| Verdict::Unknown("no answer in time".to_owned())),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use waybill_events::Tell;
 use waybill_spine::{Call, system_clock};
 use waybill_store::{Store, StoreError};
@@ -206,8 +206,7 @@ async fn send(
                     return None;
                 }
                 let began = system_clock();
-                let verdict = timeout_at(cutoff, outlet.tell(&notice, id, &reach)).await;
-                let verdict = verdict.unwrap_or_else(|_| Verdict::Unknown("no answer in time".to_owned()));
+                let verdict = outlet.tell(&notice, id, &reach, cutoff).await;
                 stop.fetch_or(matches!(verdict, Verdict::Closed { .. }), Ordering::Relaxed);
                 Some((began, system_clock(), verdict))
             })

@@ -134,6 +134,7 @@ impl<C: Channel> Stage for Tell<C> {
     const SPAN: &'static str = "back_in_stock.send_batch";
     const TABLE: Table = C::TABLE;
     const CHORES: bool = true;
+    const GATHER: Duration = super::GATHER;
 
     type Event = C::Batch;
     type State = Telling;
