@@ -132,7 +132,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Uses the servers, unmeasured: a broker that has just started takes twice the CPU for a request.
-pub async fn warm(world: &World) -> anyhow::Result<()> {
+async fn warm(world: &World) -> anyhow::Result<()> {
     let work = world.work("warm").await?;
     let meter = Meter::start(world.kafka.bootstrap(), None, work.scope.topic("orders.shipped"))?;
     let mut started = Side::Waybill.start(world, &work, Aim::Latency, 1)?;

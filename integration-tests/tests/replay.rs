@@ -284,6 +284,28 @@ async fn a_replay_that_is_killed_goes_on_and_makes_the_same_rows_while_stages_ru
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_grow_with_the_topics() {
+    let Some(shop) = Shop::open("long", 1_000).await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut peaks = Vec::new();
+    for (round, orders) in [30_000, 120_000].into_iter().enumerate() {
+        shop.done(&["produce", "orders", "--count", &orders.to_string(), "--seed", &round.to_string()]);
+        let file = folder.path().join(format!("{round}.db"));
+        let mut replay = shop.start(&["replay", "--to", file.to_str().unwrap()]);
+        let mut peak = 0;
+        eventually("the replay ends", LIMIT, async || {
+            // It may end between the two.
+            peak = replay.peak_rss().unwrap_or_default().max(peak);
+            replay.ended().map_err(|error| error.to_string())?.ok_or(format!("{peak} KiB")).map(drop)
+        })
+        .await;
+        peaks.push(peak);
+    }
+    // Five times the records, 100 MiB more of them.
+    assert!(peaks[0] > 0 && peaks[1] < peaks[0] + (32 << 10), "{peaks:?} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_topics_do_not_hold_any_more_is_said_and_bad_records_are_listed() {
     let Some(shop) = Shop::open("gone", 1_000).await else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 -- Times are nanoseconds since 1970, ids lower hex. A target is of one deployment: topics stand here without their prefix.
 
 -- How far each partition was read.
-create table if not exists read_to (
+create table read_to (
     topic text not null,
     partition_id integer not null,
     next_offset bigint not null,
@@ -10,7 +10,7 @@ create table if not exists read_to (
 );
 
 -- Where each event stands. Of two records with one ce_id the one that stands earlier.
-create table if not exists records (
+create table records (
     ce_id text not null, -- of a dead letter: trace and span that refused it
     topic text not null,
     partition_id integer not null,
@@ -23,7 +23,7 @@ create table if not exists records (
 
 -- Stage spans and their parts. What belongs to a span is written with it, in one row: its links, events and children. The
 -- views below show them one by one.
-create table if not exists stage_spans (
+create table stage_spans (
     trace_id text not null,
     span_id text not null,
     parent_span_id text,
@@ -51,7 +51,7 @@ create table if not exists stage_spans (
 );
 
 -- All spans: stage spans, their parts, and the children of both, by (trace_id, span_id).
-create or replace view spans as
+create view spans as
     select trace_id, span_id, parent_span_id, trace_flags, stage, scope, version, name, kind, start_ns, end_ns, stamp, order_id,
         input, attributes, status, topic, partition_id, record_offset
     from stage_spans
@@ -61,13 +61,13 @@ create or replace view spans as
         s.partition_id, s.record_offset
     from stage_spans s, json_array_elements(s.children) c (value);
 
-create or replace view span_links as
+create view span_links as
     select s.trace_id, s.span_id, l.place - 1 as position, l.value ->> 'trace_id' as linked_trace_id,
         l.value ->> 'span_id' as linked_span_id, l.value ->> 'trace_flags' as linked_trace_flags,
         l.value ->> 'type' as type, l.value ->> 'stage' as stage
     from stage_spans s, json_array_elements(s.links) with ordinality as l (value, place);
 
-create or replace view span_events as
+create view span_events as
     select s.trace_id, s.span_id, e.place - 1 as position, e.value ->> 'name' as name,
         cast(e.value ->> 'time_ns' as bigint) as time_ns, coalesce(e.value -> 'attributes', '{}') as attributes
     from stage_spans s, json_array_elements(s.events) with ordinality as e (value, place);

@@ -3,7 +3,7 @@
 -- Until a first replay has ended there is no index, and what stands twice on the topics stands here twice (fill.rs).
 
 -- How far each partition was read.
-create table if not exists read_to (
+create table read_to (
     topic text not null,
     partition_id integer not null,
     next_offset integer not null,
@@ -11,7 +11,7 @@ create table if not exists read_to (
 ) without rowid;
 
 -- Where each event stands. Of two records with one ce_id the one that stands earlier.
-create table if not exists records (
+create table records (
     ce_id text not null, -- of a dead letter: trace and span that refused it
     topic text not null,
     partition_id integer not null,
@@ -23,7 +23,7 @@ create table if not exists records (
 
 -- Stage spans and their parts. What belongs to a span is written with it, in one row: its links, events and children. The
 -- views below show them one by one.
-create table if not exists stage_spans (
+create table stage_spans (
     trace_id text not null,
     span_id text not null,
     parent_span_id text,
@@ -50,7 +50,7 @@ create table if not exists stage_spans (
 );
 
 -- All spans: stage spans, their parts, and the children of both, by (trace_id, span_id).
-create view if not exists spans as
+create view spans as
     select trace_id, span_id, parent_span_id, trace_flags, stage, scope, version, name, kind, start_ns, end_ns, stamp, order_id,
         input, attributes, status, topic, partition_id, record_offset
     from stage_spans
@@ -61,13 +61,13 @@ create view if not exists spans as
     from stage_spans s, json_each(s.children) c;
 
 -- The casts give the columns the affinity of what they are compared with: without it no index is made for a join.
-create view if not exists span_links as
+create view span_links as
     select s.trace_id, s.span_id, l.key as position, cast(l.value ->> 'trace_id' as text) as linked_trace_id,
         cast(l.value ->> 'span_id' as text) as linked_span_id, l.value ->> 'trace_flags' as linked_trace_flags,
         cast(l.value ->> 'type' as text) as type, cast(l.value ->> 'stage' as text) as stage
     from stage_spans s, json_each(s.links) l;
 
-create view if not exists span_events as
+create view span_events as
     select s.trace_id, s.span_id, e.key as position, e.value ->> 'name' as name,
         cast(e.value ->> 'time_ns' as integer) as time_ns, coalesce(e.value -> 'attributes', '{}') as attributes
     from stage_spans s, json_each(s.events) e;

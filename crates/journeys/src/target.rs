@@ -19,6 +19,9 @@ pub enum Target {
     Postgres(PgConnection),
 }
 
+/// Of the tables, where they are kept: another one with every change of them.
+const LAYOUT: i32 = 2;
+
 /// The next offset to read of each partition, by topic and partition.
 pub type ReadTo = HashMap<(String, i32), i64>;
 
@@ -37,7 +40,7 @@ impl Target {
     /// Opens `FILE.db`, `sqlite://FILE` or `postgres://…`, and makes the tables if they are not there.
     ///
     /// # Errors
-    /// A target of another kind, or one that cannot be opened.
+    /// A target of another kind or another version, or one that cannot be opened.
     pub async fn open(name: &str) -> Result<Self, JourneysError> {
         let mut target = if name.starts_with("postgres://") || name.starts_with("postgresql://") {
             Target::Postgres(PgConnectOptions::from_str(name)?.disable_statement_logging().connect().await?)
@@ -48,17 +51,41 @@ impl Target {
         } else {
             Target::file(name.as_ref()).await?
         };
-        match &mut target {
-            Target::Sqlite(db) => {
-                let made: i64 = sqlx::query_scalar("select count(*) from sqlite_master").fetch_one(&mut *db).await?;
-                sqlx::raw_sql(include_str!("tables_sqlite.sql")).execute(db).await?;
-                if made == 0 {
-                    target.settle().await?;
-                }
-            }
-            Target::Postgres(db) => sqlx::raw_sql(include_str!("tables_postgres.sql")).execute(db).await.map(drop)?,
+        target.make().await?;
+        // Somebody else may have been quicker.
+        if target.layout().await? == Some(LAYOUT) { Ok(target) } else { Err(JourneysError::Layout(name.to_owned())) }
+    }
+
+    /// Makes the tables where nothing is.
+    async fn make(&mut self) -> Result<(), JourneysError> {
+        if self.layout().await?.is_some() {
+            return Ok(());
         }
-        Ok(target)
+        self.begin().await?;
+        if self.layout().await?.is_none() {
+            let tables = match self {
+                Target::Sqlite(_) => format!("{}; pragma user_version = {LAYOUT}", include_str!("tables_sqlite.sql")),
+                Target::Postgres(_) => {
+                    format!("{}; comment on table stage_spans is '{LAYOUT}'", include_str!("tables_postgres.sql"))
+                }
+            };
+            self.run(&tables).await?;
+        }
+        self.commit().await?;
+        self.settle().await.map(drop)
+    }
+
+    /// Which tables there are: none, or those of a version. What is not from here is of no version.
+    async fn layout(&mut self) -> Result<Option<i32>, JourneysError> {
+        let sql = match self {
+            Target::Sqlite(_) => "select user_version from pragma_user_version where exists (select 1 from sqlite_master)",
+            Target::Postgres(_) => {
+                "select case when obj_description(oid, 'pg_class') ~ '^[0-9]+$'
+                            then obj_description(oid, 'pg_class')::integer else 0 end
+                        from pg_class where oid = to_regclass('stage_spans')"
+            }
+        };
+        Ok(self.ask::<(i32,)>(sql, &[], &[]).await?.pop().map(|(layout,)| layout))
     }
 
     /// Opens a target that a replay has made.
@@ -94,7 +121,8 @@ impl Target {
     }
 
     /// Runs statements that need no answer.
-    pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), JourneysError> {
+    pub(crate) async fn run(&mut self, sql: &str) -> Result<(), JourneysError> {
+        let sql = AssertSqlSafe(sql.to_owned());
         match self {
             Target::Sqlite(db) => sqlx::raw_sql(sql).execute(db).await.map(drop)?,
             Target::Postgres(db) => sqlx::raw_sql(sql).execute(db).await.map(drop)?,

@@ -82,8 +82,8 @@ fn exported(span: SpanRecord) -> Vec<Span> {
 /// An empty target of each kind.
 struct Targets {
     targets: Vec<Target>,
-    _folder: TempDir,
-    _database: Option<Database>,
+    folder: TempDir,
+    database: Option<Database>,
 }
 
 async fn targets(name: &str) -> Targets {
@@ -96,7 +96,27 @@ async fn targets(name: &str) -> Targets {
     if let Some(database) = &database {
         targets.push(Target::open(database.url()).await.unwrap());
     }
-    Targets { targets, _folder: folder, _database: database }
+    Targets { targets, folder, database }
+}
+
+#[tokio::test]
+async fn tables_of_another_version_and_files_of_others_are_refused_and_left_as_they_are() {
+    let mut targets = targets("journeys_layout").await;
+    let file = targets.folder.path().join("journeys.db").to_str().unwrap().to_owned();
+    let mut names = vec![file];
+    names.extend(targets.database.as_ref().map(|database| database.url().to_owned()));
+    for (target, name) in targets.targets.iter_mut().zip(&names) {
+        drop(Target::open(name).await.unwrap());
+        match target {
+            Target::Sqlite(db) => sqlx::raw_sql("pragma user_version = 1").execute(db).await.map(drop).unwrap(),
+            Target::Postgres(db) => {
+                sqlx::raw_sql("comment on table stage_spans is null").execute(db).await.map(drop).unwrap();
+            }
+        }
+        let error = Target::open(name).await.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("replay again"), "{error}");
+        assert_eq!(target.all_spans().await.unwrap(), [], "the tables are there");
+    }
 }
 
 #[test]

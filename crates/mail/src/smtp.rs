@@ -170,7 +170,7 @@ impl Sender {
         let outcome = match named {
             Ok(()) => {
                 ahead = if session.pipelines() { self.desk().waiting.pop_front() } else { None };
-                session.text(message.bytes(), ahead.as_ref().map(|job| &job.message)).await
+                session.text(&message.text, ahead.as_ref().map(|job| &job.message)).await
             }
             Err(failed) => Err(failed),
         };

@@ -135,9 +135,7 @@ impl Session {
 
     /// Hands over the text and the final dot, and with them the envelope of the next mail: one packet for the server to wake up
     /// for. (The library's own way sends the dot apart.)
-    pub async fn text(&mut self, text: &[u8], next: Option<&Message>) -> Result<Reply, Failed> {
-        // Mails are ASCII: nothing is lost.
-        let text = String::from_utf8_lossy(text);
+    pub async fn text(&mut self, text: &str, next: Option<&Message>) -> Result<Reply, Failed> {
         let mut packet = String::with_capacity(text.len() + 512);
         // A line's first dot is doubled (RFC 5321, 4.5.2). A text begins with a header's name.
         for (index, part) in text.split("\r\n.").enumerate() {
