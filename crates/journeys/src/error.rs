@@ -14,8 +14,10 @@ pub enum JourneysError {
     #[error("there is no {0}: `waybill replay --to {0}` makes it")]
     NoTarget(String),
     /// Tables of another version, or something else.
-    #[error("{0} was not made by this version of waybill: a target holds nothing that the topics do not, so remove it, or its \
-             tables, and replay again; or name another")]
+    #[error(
+        "{0} was not made by this version of waybill: a target holds nothing that the topics do not, so remove it, or its \
+             tables, and replay again; or name another"
+    )]
     Layout(String),
     /// The target cannot be opened, read or written.
     #[error("the target does not answer")]

@@ -78,7 +78,9 @@ impl Target {
     /// Which tables there are: none, or those of a version. What is not from here is of no version.
     async fn layout(&mut self) -> Result<Option<i32>, JourneysError> {
         let sql = match self {
-            Target::Sqlite(_) => "select user_version from pragma_user_version where exists (select 1 from sqlite_master)",
+            Target::Sqlite(_) => {
+                "select user_version from pragma_user_version where exists (select 1 from sqlite_master)"
+            }
             Target::Postgres(_) => {
                 "select case when obj_description(oid, 'pg_class') ~ '^[0-9]+$'
                             then obj_description(oid, 'pg_class')::integer else 0 end

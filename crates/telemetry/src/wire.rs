@@ -145,3 +145,20 @@ pub(crate) mod attributes {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{KeyValue, attributes};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Span(#[serde(with = "attributes")] Vec<KeyValue>);
+
+    proptest::proptest! {
+        #[test]
+        fn a_number_is_kept_to_its_last_digit(number in proptest::num::f64::NORMAL) {
+            let list = vec![KeyValue::new("payment.gateway_latency_ms", number)];
+            let text = serde_json::to_string(&Span(list.clone())).unwrap();
+            proptest::prop_assert_eq!(serde_json::from_str::<Span>(&text).unwrap().0, list);
+        }
+    }
+}
