@@ -37,7 +37,7 @@ use clap::Parser;
 /// Small blocks are allocated on one thread and freed on another, which glibc's allocator is slow at
 /// (docs/performance.md). librdkafka uses it as well.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     exit::report(args::Args::parse().run())
