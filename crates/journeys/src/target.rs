@@ -51,28 +51,31 @@ impl Target {
         } else {
             Target::file(name.as_ref()).await?
         };
-        target.make().await?;
-        // Somebody else may have been quicker.
-        if target.layout().await? == Some(LAYOUT) { Ok(target) } else { Err(JourneysError::Layout(name.to_owned())) }
+        let layout = match target.layout().await? {
+            Some(layout) => layout,
+            None => target.make().await?,
+        };
+        if layout == LAYOUT { Ok(target) } else { Err(JourneysError::Layout(name.to_owned())) }
     }
 
-    /// Makes the tables where nothing is.
-    async fn make(&mut self) -> Result<(), JourneysError> {
-        if self.layout().await?.is_some() {
-            return Ok(());
-        }
+    /// Makes the tables; yields the version of what is there then.
+    async fn make(&mut self) -> Result<i32, JourneysError> {
         self.begin().await?;
-        if self.layout().await?.is_none() {
-            let tables = match self {
-                Target::Sqlite(_) => format!("{}; pragma user_version = {LAYOUT}", include_str!("tables_sqlite.sql")),
-                Target::Postgres(_) => {
-                    format!("{}; comment on table stage_spans is '{LAYOUT}'", include_str!("tables_postgres.sql"))
-                }
-            };
-            self.run(&tables).await?;
+        // Somebody else may have been quicker.
+        if let Some(layout) = self.layout().await? {
+            self.commit().await?;
+            return Ok(layout);
         }
+        let tables = match self {
+            Target::Sqlite(_) => format!("{}; pragma user_version = {LAYOUT}", include_str!("tables_sqlite.sql")),
+            Target::Postgres(_) => {
+                format!("{}; comment on table stage_spans is '{LAYOUT}'", include_str!("tables_postgres.sql"))
+            }
+        };
+        self.run(&tables).await?;
         self.commit().await?;
-        self.settle().await.map(drop)
+        self.settle().await?;
+        Ok(LAYOUT)
     }
 
     /// Which tables there are: none, or those of a version. What is not from here is of no version.

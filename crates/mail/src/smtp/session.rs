@@ -136,16 +136,9 @@ impl Session {
     /// Hands over the text and the final dot, and with them the envelope of the next mail: one packet for the server to wake up
     /// for. (The library's own way sends the dot apart.)
     pub async fn text(&mut self, text: &str, next: Option<&Message>) -> Result<Reply, Failed> {
-        let mut packet = String::with_capacity(text.len() + 512);
         // A line's first dot is doubled (RFC 5321, 4.5.2). A text begins with a header's name.
-        for (index, part) in text.split("\r\n.").enumerate() {
-            packet.push_str(if index == 0 { "" } else { "\r\n.." });
-            packet.push_str(part);
-        }
-        packet.push_str("\r\n.\r\n");
-        if let Some(next) = next {
-            packet.push_str(&commands(next));
-        }
+        let text = text.replace("\r\n.", "\r\n..");
+        let packet = format!("{text}\r\n.\r\n{}", next.map(commands).unwrap_or_default());
         self.ahead = next.is_some();
         self.gone.store(false, Relaxed);
         let reply = timeout(self.limit, self.connection.command(packet)).await;
